@@ -53,11 +53,12 @@ def lint(source: bytes | str | os.PathLike[str], limits: Limits = Limits()) -> L
     except (InvalidTicket, TooLarge) as error:
         return LintReport(False, errors=error.errors or (Problem("", error.code, error.detail),))
     return LintReport(
-        True, ticket.digest, ticket.density, ticket.kept, ticket.total, tuple(_warnings(ticket))
+        True, ticket.digest, ticket.density, ticket.kept, ticket.total, tuple(find_warnings(ticket))
     )
 
 
-def _warnings(ticket: Ticket) -> Iterator[str]:
+def find_warnings(ticket: Ticket) -> Iterator[str]:
+    """What is odd about a valid ticket."""
     if not ticket.stores_whole_tensors and ticket.initial.rewind_step == 0:
         yield "the initial values of pruned weights are not stored: a verdict can be MATCHING at best"
     if not ticket.masks:

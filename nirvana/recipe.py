@@ -207,7 +207,7 @@ def _schedule_problems(schedule: Any) -> Any:
 
 
 def _rewind_problems(fields: dict[str, Any]) -> Any:
-    rewind_step, steps = fields["pruning"].get("rewind_step", 0), fields.get("steps")
+    rewind_step, steps = fields["pruning"].get("rewind_step", 0), fields.get("steps", 0)
     if _is_integer(rewind_step) and _is_integer(steps) and 1 <= steps <= rewind_step:
         detail = f"rewind_step is {rewind_step}, expected less than the recipe's {steps} steps"
         yield Problem("/pruning/rewind_step", "past-the-end", detail)

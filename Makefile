@@ -1,0 +1,60 @@
+# Every command of the house. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install up demo serve worker migrate migration test check fmt bench openapi clean
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Nirvana needs Python 3.11 or later, found $$($(PYTHON) --version). Try: make PYTHON=python3.11 install"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(READY) ## make the environment in .venv
+
+up: $(READY) ## service and worker on 127.0.0.1:8000; on an empty database, find and verify a first ticket
+	$(BIN)/nirvana up
+
+demo: $(READY) ## the same job in a throw-away home; exits 0 when the ticket is verified
+	$(BIN)/nirvana up --demo
+
+serve: $(READY) ## the service alone
+	$(BIN)/nirvana serve
+
+worker: $(READY) ## a worker alone
+	$(BIN)/nirvana worker
+
+migrate: $(READY) ## bring the database to the newest schema
+	$(BIN)/nirvana migrate
+
+migration: $(READY) ## write a migration from the models: make migration m="what changes"
+	$(BIN)/alembic revision --autogenerate -m "$(m)"
+
+test: $(READY) ## run the tests, on SQLite and PostgreSQL
+	scripts/with-postgres $(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## lint, format, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fmt: $(READY) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## run the benchmarks
+	$(BIN)/python -m benchmarks
+
+openapi: $(READY) ## write the OpenAPI snapshot after a deliberate change of the API
+	NIRVANA_WRITE_SNAPSHOT=1 $(BIN)/python -m pytest -q tests/http -k openapi
+
+clean: ## remove what was built, but not .venv and no data
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

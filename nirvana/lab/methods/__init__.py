@@ -1,0 +1,1 @@
+"""Methods that find masks, one file each."""

@@ -1,0 +1,63 @@
+"""The default recipe of an architecture on a task.
+
+Fully connected networks follow Frankle and Carbin: Adam 1.2e-3, batches of 60, Glorot normal, layerwise
+pruning at 0.2 with 0.1 for the output layer; their 50,000 steps are cut to 10,000.
+Conv-2/4/6 take their own rates; ResNet-20 takes open_lth's CIFAR-10 recipe, rewound to an early step.
+
+Reference: Frankle and Carbin 2019, arXiv:1803.03635; Frankle et al. 2020, arXiv:1912.05671.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nirvana.recipe import Pruning, Recipe
+
+if TYPE_CHECKING:
+    from nirvana.tasks.task import Task
+
+_CONV_LEARNING_RATES = {"conv-2": 2e-4, "conv-4": 3e-4, "conv-6": 3e-4}
+
+
+def default_recipe(task: Task, architecture: str) -> Recipe:
+    """The recipe of the zoo's `architecture` on `task`; an unknown name gets that of a plain network."""
+    is_small = task.sizes["train"] < 10_000
+    steps, evaluate_every = (1_000, 20) if is_small else (10_000, 100)
+    if architecture == "resnet-20":
+        return _resnet(3 * steps, evaluate_every)
+    rates = _convolution_rates(task, architecture)
+    return Recipe(
+        optimizer="adam",
+        learning_rate=_CONV_LEARNING_RATES.get(architecture, 1.2e-3),
+        batch_size=60,
+        steps=2 * steps if architecture in _CONV_LEARNING_RATES else steps,
+        evaluate_every=evaluate_every,
+        pruning=Pruning(rate=0.2, output_rate=0.1, layer_rates=rates),
+    )
+
+
+def _convolution_rates(task: Task, architecture: str) -> dict[str, float]:
+    from nirvana import zoo
+    from nirvana.errors import InvalidArchitecture, NotFound
+
+    try:
+        nodes = zoo.build(architecture, task.input_shape, task.classes).nodes
+    except (NotFound, InvalidArchitecture):
+        return {}
+    rate = 0.15 if architecture == "conv-6" else 0.1
+    return {f"{node['name']}.weight": rate for node in nodes if node["op"] == "conv2d"}
+
+
+def _resnet(steps: int, evaluate_every: int) -> Recipe:
+    return Recipe(
+        optimizer="sgd",
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=1e-4,
+        batch_size=128,
+        steps=steps,
+        schedule={"kind": "step", "at": [steps // 2, steps * 3 // 4], "factor": 0.1},
+        evaluate_every=evaluate_every,
+        initial_law="kaiming_normal",
+        pruning=Pruning(scope="global", rate=0.2, rewind_step=steps // 60),
+    )

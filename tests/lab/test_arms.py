@@ -1,0 +1,167 @@
+"""The arms: what each keeps of the ticket, and what it draws anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nirvana import tasks
+from nirvana.errors import Invalid
+from nirvana.initial import REINIT, default_laws, draw_all
+from nirvana.lab import ARMS, ArmResult, find, first_ticket, run_arm
+from nirvana.lab.train import advance
+from nirvana.lab.verification.arms import ORDER_SEED, arm_masks, arm_values, random_masks
+from nirvana.ticket import Ticket
+from tests.factories import make_ticket
+from tests.lab.small import SMALL, digits, network
+
+REWOUND = SMALL.override({"pruning": {"rewind_step": 5}})
+
+
+def survivors_only() -> Ticket:
+    """A stored ticket at step 0 that keeps the surviving values alone."""
+    full = make_ticket()
+    values = full.initial_values()
+    stored = {n: values[n][full.mask(n)] if n in full.masks else values[n] for n in values}
+    return Ticket.create(
+        full.architecture,
+        full.masks,
+        task="digits",
+        recipe=SMALL.to_dict(),
+        laws=full.initial.laws,
+        stored=stored,
+    )
+
+
+def rewound() -> Ticket:
+    return find("digits", "mlp-16", levels=1, recipe=REWOUND).tickets[-1]
+
+
+def values_of(ticket: Ticket, arm: str, seed: int = 0) -> dict[str, Any]:
+    values, _ = arm_values(ticket, arm, digits(), SMALL, seed)
+    return dict(values)
+
+
+@settings(max_examples=25, deadline=None)
+@given(density=st.floats(0.01, 0.99), seed=st.integers(0, 50))
+def test_a_shuffle_keeps_each_layers_count_and_moves_positions(density: float, seed: int) -> None:
+    ticket = make_ticket(density=density)
+    shuffled = arm_masks(ticket, "shuffle", seed)
+    assert set(shuffled) == set(ticket.masks)
+    for name, mask in ticket.masks.items():
+        assert shuffled[name].sum() == mask.sum()
+        assert shuffled[name].shape == mask.shape
+    assert any((shuffled[name] != mask).any() for name, mask in ticket.masks.items())
+
+
+@settings(max_examples=25, deadline=None)
+@given(density=st.floats(0.005, 1), seed=st.integers(0, 50))
+def test_a_random_mask_keeps_the_tickets_total_spread_evenly(density: float, seed: int) -> None:
+    ticket = make_ticket(density=density)
+    masks = random_masks(ticket, seed)
+    assert sum(int(mask.sum()) for mask in masks.values()) == ticket.kept
+    for mask in masks.values():
+        assert abs(int(mask.sum()) - ticket.density * mask.size) <= 1
+
+
+def test_seeds_give_other_masks_and_values_and_the_same_seed_the_same_ones() -> None:
+    ticket = make_ticket()
+    for arm in ("shuffle", "random"):
+        one, same, other = (arm_masks(ticket, arm, seed) for seed in (0, 0, 1))
+        assert all((one[n] == same[n]).all() for n in one)
+        assert any((one[n] != other[n]).any() for n in one)
+    draws = [values_of(ticket, "reinit", seed)["fc1.weight"] for seed in (0, 0, 1)]
+    assert np.array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_all_arms_but_reinit_start_from_the_tickets_own_values(stored: bool) -> None:
+    ticket = make_ticket(stored=stored)
+    whole = ticket.dense_initial_values()
+    assert whole is not None
+    for arm in ("dense", "shuffle", "random"):
+        found = values_of(ticket, arm)
+        assert all(np.array_equal(found[name], whole[name]) for name in whole)
+    assert all(np.array_equal(v, values_of(ticket, "ticket")[n]) for n, v in ticket.initial_values().items())
+    expected = draw_all(ticket.architecture, ticket.initial.laws, 3, REINIT)
+    assert all(np.array_equal(v, values_of(ticket, "reinit", 3)[n]) for n, v in expected.items())
+
+
+def test_the_dense_arm_keeps_everything_and_the_ticket_arm_its_masks() -> None:
+    ticket = make_ticket()
+    assert arm_masks(ticket, "dense", 0) == {}
+    for arm in ("ticket", "reinit"):
+        assert all((arm_masks(ticket, arm, 0)[n] == mask).all() for n, mask in ticket.masks.items())
+
+
+def test_survivors_move_with_their_positions_where_the_other_values_are_unknown() -> None:
+    ticket = survivors_only()
+    values, masks = values_of(ticket, "shuffle", 2), arm_masks(ticket, "shuffle", 2)
+    for name, mask in ticket.masks.items():
+        assert sorted(values[name][masks[name]]) == sorted(ticket.initial_values()[name][mask])
+        assert not values[name][~masks[name]].any()
+    dense = [values_of(ticket, "dense", seed)["fc1.weight"] for seed in (0, 1)]
+    assert not np.array_equal(*dense)
+    assert run_arm(ticket, "dense", digits(), SMALL, 1).paired is False
+
+
+def test_after_rewinding_reinit_trains_new_values_densely_for_k_steps() -> None:
+    ticket = rewound()
+    values, start_step = arm_values(ticket, "reinit", digits(), REWOUND, 1)
+    fresh = draw_all(ticket.architecture, ticket.initial.laws, 1, REINIT)
+    expected, _ = advance(ticket.architecture, fresh, digits(), REWOUND, ORDER_SEED + 1, 5)
+    assert start_step == 5
+    assert all(np.array_equal(values[name], expected[name]) for name in expected)
+
+
+def test_after_rewinding_the_dense_arm_starts_at_step_0_from_the_seed() -> None:
+    ticket = rewound()
+    values, start_step = arm_values(ticket, "dense", digits(), REWOUND, 1)
+    assert start_step == 0
+    expected = draw_all(network(), default_laws(network()), 0)
+    assert all(np.array_equal(values[name], expected[name]) for name in expected)
+    whole = first_ticket(tasks.get("digits"), network(), REWOUND, 0)
+    assert arm_values(whole, "dense", digits(), REWOUND, 1)[1] == 5
+
+
+def test_an_arm_reports_each_replicate_and_comes_back_from_json() -> None:
+    ticket, events = make_ticket(), list[dict[str, Any]]()
+    found = run_arm(ticket, "shuffle", digits(), replicates=3, progress=events.append)
+    assert found.seeds == [0, 1, 2]
+    assert len({*found.accuracies}) > 1
+    assert found.failed == [False] * 3
+    assert ArmResult.from_dict(found.to_dict()) == found
+    assert [e["done"] for e in events if e["kind"] == "arm"] == [1, 2, 3]
+    assert found.cost.images == 3 * 20 * 60
+
+
+def test_running_an_arm_again_changes_nothing() -> None:
+    ticket = make_ticket()
+    for arm in ARMS:
+        one, again = (run_arm(ticket, arm, digits(), replicates=1).to_dict() for _ in range(2))
+        assert {**one, "cost": None} == {**again, "cost": None}
+
+
+def test_a_failed_replicate_counts_as_chance_and_is_shown() -> None:
+    ticket = make_ticket(recipe=SMALL.override({"learning_rate": 1e30}).to_dict())
+    found = run_arm(ticket, "ticket", digits(), replicates=2)
+    assert found.failed == [True, True]
+    assert found.accuracies == [0.1, 0.1]
+    assert found.early_stop_steps == [30, 30]
+
+
+def test_unknown_arms_and_no_replicates_are_refused() -> None:
+    with pytest.raises(Invalid, match="expected one of dense, ticket"):
+        run_arm(make_ticket(), "magnitude", digits())
+    with pytest.raises(Invalid, match="at least 1"):
+        run_arm(make_ticket(), "ticket", digits(), replicates=0)
+
+
+def test_no_arm_sees_the_data_order_of_the_search() -> None:
+    assert ORDER_SEED > 2**40
+    assert ORDER_SEED + 1000 < 2**53

@@ -1,0 +1,201 @@
+"""From measurements to verdicts, and the whole protocol on small networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from nirvana import tasks
+from nirvana.errors import Cancelled, Invalid
+from nirvana.lab import ARMS, ArmResult, first_ticket, judge, verify
+from nirvana.lab.cost import Cost
+from nirvana.lab.verification.evaluation import PROTOCOL
+from nirvana.ticket import Ticket
+from tests.factories import make_ticket
+from tests.lab.small import SMALL, network
+from tests.lab.test_arms import rewound, survivors_only
+from tests.lab.test_gate import stored_ticket
+
+DENSE = [0.970, 0.972, 0.968, 0.970, 0.974]
+WINNING = {
+    "dense": DENSE,
+    "ticket": [0.968, 0.972, 0.970, 0.970, 0.972],
+    "reinit": [0.940, 0.936, 0.950, 0.930, 0.944],
+    "shuffle": [0.90, 0.91, 0.89, 0.90, 0.92],
+    "random": [0.80, 0.79, 0.83, 0.81, 0.80],
+}
+
+
+def arm(name: str, accuracies: list[float], steps: list[int] | None = None, **fields: Any) -> ArmResult:
+    n = len(accuracies)
+    measured = ArmResult(
+        arm=name,
+        seeds=list(range(n)),
+        accuracies=accuracies,
+        final_accuracies=accuracies,
+        untrained_accuracies=[0.1] * n,
+        early_stop_steps=steps or [300] * n,
+        failed=[False] * n,
+        paired=True,
+        density=0.1,
+        cost=Cost(1.0, 10, 100, 10, 1000),
+        environment={"torch": "x"},
+    )
+    return dataclasses.replace(measured, **fields)
+
+
+def arms(**changed: list[float]) -> list[ArmResult]:
+    measured = WINNING | changed
+    return [arm(name, measured[name]) for name in ARMS]
+
+
+def stopping(dense: list[int], ticket: list[int]) -> list[ArmResult]:
+    steps = {"dense": dense, "ticket": ticket}
+    return [arm(name, WINNING[name], steps.get(name)) for name in ARMS]
+
+
+def verdict(measured: list[ArmResult], ticket: Ticket | None = None, margin: float = 0.01) -> str:
+    return judge(ticket or make_ticket(), measured, margin).verdict
+
+
+def test_a_ticket_that_matches_and_beats_every_control_wins() -> None:
+    assert verdict(arms()) == "WINNING"
+
+
+@pytest.mark.parametrize(
+    ("expected", "changed"),
+    [
+        ("NOT_MATCHING", {"ticket": [0.90, 0.91, 0.90, 0.90, 0.91]}),
+        ("INCONCLUSIVE", {"ticket": [0.96, 0.98, 0.95, 0.94, 0.98]}),
+        ("TRIVIAL", {"random": DENSE}),
+        ("LAYER_RATIO_ONLY", {"reinit": DENSE, "shuffle": DENSE}),
+        ("STRUCTURE_ONLY", {"reinit": DENSE}),
+        ("INIT_ONLY", {"shuffle": DENSE}),
+        ("MATCHING_UNRESOLVED", {"reinit": [0.99, 0.93, 0.97, 0.94, 0.96]}),
+    ],
+)
+def test_measurements_land_in_their_row(expected: str, changed: dict[str, list[float]]) -> None:
+    assert verdict(arms(**changed)) == expected
+
+
+def test_a_control_within_the_margin_holds_even_when_it_is_significantly_worse() -> None:
+    slightly_worse = [value - 0.004 for value in WINNING["ticket"]]
+    found = judge(make_ticket(), arms(reinit=slightly_worse), 0.01)
+    assert found.measurements["tests"]["holm"]["reinit"] < 0.05
+    assert found.measurements["tests"]["holds"]["reinit"]
+    assert found.verdict == "STRUCTURE_ONLY"
+    assert judge(make_ticket(), arms(reinit=slightly_worse), 0.0039).verdict == "WINNING"
+
+
+def test_a_later_early_stop_makes_a_winning_ticket_a_matching_one_and_ties_do_not() -> None:
+    assert verdict(stopping([100, 120, 110, 100, 110], [200, 220, 190, 210, 200])) == "MATCHING"
+    assert verdict(stopping([100] * 5, [200] * 5)) == "MATCHING"
+    assert verdict(stopping([100] * 5, [50] * 5)) == "WINNING"
+    assert verdict(stopping([260, 300, 300, 280, 300], [300] * 5)) == "WINNING"
+
+
+def test_the_order_of_replicates_does_not_matter() -> None:
+    expected = judge(make_ticket(), arms(), 0.01).to_dict()
+    for order in itertools.islice(itertools.permutations(range(5)), 0, 120, 17):
+        mixed = [
+            dataclasses.replace(a, seeds=list(order), accuracies=[a.accuracies[i] for i in order])
+            for a in arms()
+        ]
+        found = judge(make_ticket(), mixed, 0.01).to_dict()
+        assert json.dumps({**found, "final": 0}) == json.dumps({**expected, "final": 0})
+
+
+def test_one_replicate_is_a_smoke_test_and_never_a_verdict() -> None:
+    found = judge(make_ticket(), [arm(name, WINNING[name][:1]) for name in ARMS], 0.01)
+    assert found.verdict == "INCONCLUSIVE"
+    assert "smoke" in found.reason
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_identical_replicates_are_judged_without_nan() -> None:
+    same = {name: [WINNING[name][0]] * 5 for name in ARMS}
+    found = judge(make_ticket(), arms(**same), 0.01)
+    assert found.verdict == "WINNING"
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_failed_replicate_at_chance_costs_the_verdict() -> None:
+    assert verdict(arms(ticket=[0.968, 0.972, 0.10, 0.970, 0.972])) in ("INCONCLUSIVE", "NOT_MATCHING")
+
+
+def test_a_rewound_ticket_matches_at_best_and_so_does_one_that_stores_survivors_alone() -> None:
+    assert verdict(arms(), rewound()) == "MATCHING"
+    found = judge(survivors_only(), arms(), 0.01)
+    assert found.verdict == "MATCHING"
+    assert "not stored" in found.reason
+
+
+def test_values_that_break_their_law_are_invalid_whatever_was_measured() -> None:
+    values = {name: 3 * v for name, v in stored_ticket_values().items()}
+    assert verdict(arms(), stored_ticket(values)) == "INVALID"
+    assert verdict(arms(), stored_ticket(stored_ticket_values())) == "WINNING"
+
+
+def stored_ticket_values() -> dict[str, Any]:
+    from tests.lab.small import values_of
+
+    return values_of(network("mlp-100"))
+
+
+def test_an_unpaired_dense_arm_is_compared_by_welch() -> None:
+    measured = [dataclasses.replace(a, paired=a.arm != "dense") for a in arms()]
+    tests = judge(make_ticket(), measured, 0.01).measurements["tests"]
+    assert tests["ticket-dense"]["method"] == "welch"
+    assert tests["ticket-reinit"]["method"] == "paired"
+
+
+def test_the_evaluation_says_everything_that_goes_with_a_number() -> None:
+    found = judge(make_ticket(), arms(), 0.01).to_dict()
+    assert found["protocol"] == PROTOCOL == "nirvana-verify/1"
+    assert found["arms"] == WINNING
+    assert (found["replicates"], found["margin"]) == (5, 0.01)
+    assert found["seeds"]["replicates"] == [0, 1, 2, 3, 4]
+    assert found["cost"]["flops_sparse"] == 50
+    assert found["environment"] == {"torch": "x"}
+    assert found["rules"]["relative_error_within_1.1"] is True
+    assert found["rules"]["trainable_share"] == 1
+    assert found["rules"]["claim"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_arms_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(Invalid, match="expected"):
+        judge(make_ticket(), arms()[:4], 0.01)
+    with pytest.raises(Invalid, match="replicates differ"):
+        judge(make_ticket(), [*arms()[:4], arm("random", [0.8] * 4)], 0.01)
+    with pytest.raises(Invalid, match="margin is 1"):
+        judge(make_ticket(), arms(), 1)
+    with pytest.raises(Invalid, match="a verdict needs each"):
+        verify(make_ticket(), arms=("dense", "ticket"))
+
+
+def test_a_mask_that_keeps_everything_is_trivial() -> None:
+    ticket = first_ticket(tasks.get("digits"), network("mlp-32"), SMALL.override({"steps": 60}), 0)
+    found = verify(ticket, replicates=2, margin=0.1)
+    assert found.verdict == "TRIVIAL"
+    assert found.measurements["arms"]["dense"] == found.measurements["arms"]["ticket"]
+
+
+def test_verifying_again_gives_the_same_measurements_and_counts_its_progress() -> None:
+    events = list[dict[str, Any]]()
+    ticket = make_ticket()
+    one = verify(ticket, replicates=2, progress=events.append).to_dict()
+    again = verify(ticket, replicates=2).to_dict()
+    assert {**one, "cost": 0} == {**again, "cost": 0}
+    done = [event["done"] for event in events if event["kind"] == "arm"]
+    assert done == list(range(1, 11))
+    assert all(event["total"] == 10 for event in events if event["kind"] == "arm")
+
+
+def test_verifying_can_be_cancelled() -> None:
+    with pytest.raises(Cancelled):
+        verify(make_ticket(), replicates=2, should_stop=lambda: True)

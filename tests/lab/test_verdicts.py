@@ -1,0 +1,80 @@
+"""The verdict table of SCIENCE 4.5, row by row."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from nirvana.lab.verification.verdicts import CONTROLS, VERDICTS, Findings, decide
+
+HELD = dict.fromkeys(CONTROLS, True)
+NOT_HELD = dict.fromkeys(CONTROLS, False)
+BEATEN = dict.fromkeys(CONTROLS, True)
+NOT_BEATEN = dict.fromkeys(CONTROLS, False)
+
+
+def findings(**fields: Any) -> Findings:
+    """Those of a winning ticket, with some of them changed."""
+    best: dict[str, Any] = {"replicates": 5, "matches_dense": True, "holds": NOT_HELD, "beaten": BEATEN}
+    return Findings(**(best | fields))
+
+
+ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("INVALID", {"invalid": "trained weights"}),
+    ("INVALID", {"invalid": "trained weights", "replicates": 1}),
+    ("INCONCLUSIVE", {"replicates": 1}),
+    ("NOT_MATCHING", {"below_dense": True, "matches_dense": False}),
+    ("INCONCLUSIVE", {"matches_dense": False}),
+    ("INCONCLUSIVE", {"matches_dense": False, "random_matches_dense": True, "holds": HELD}),
+    ("TRIVIAL", {"random_matches_dense": True, "holds": HELD, "beaten": NOT_BEATEN}),
+    ("TRIVIAL", {"random_matches_dense": True}),
+    ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"reinit": True, "shuffle": True}, "beaten": NOT_BEATEN}),
+    ("STRUCTURE_ONLY", {"holds": NOT_HELD | {"reinit": True}, "beaten": BEATEN | {"reinit": False}}),
+    ("INIT_ONLY", {"holds": NOT_HELD | {"shuffle": True}, "beaten": BEATEN | {"shuffle": False}}),
+    ("MATCHING_UNRESOLVED", {"beaten": BEATEN | {"reinit": False}}),
+    ("MATCHING_UNRESOLVED", {"beaten": BEATEN | {"random": False}}),
+    ("MATCHING_UNRESOLVED", {"holds": NOT_HELD | {"reinit": True}, "beaten": NOT_BEATEN}),
+    ("MATCHING_UNRESOLVED", {"holds": NOT_HELD | {"random": True}, "beaten": BEATEN | {"random": False}}),
+    ("MATCHING", {"rewind_step": 500}),
+    ("MATCHING", {"rewind_step": 500, "stops_later": True}),
+    ("MATCHING", {"stops_later": True}),
+    ("MATCHING", {"untestable": "its pruned weights are not stored"}),
+    ("WINNING", {}),
+]
+
+
+@pytest.mark.parametrize(("verdict", "fields"), ROWS)
+def test_each_row_of_the_table(verdict: str, fields: dict[str, Any]) -> None:
+    found, reason = decide(findings(**fields))
+    assert found == verdict
+    assert reason
+
+
+def test_the_rows_cover_every_verdict() -> None:
+    assert {verdict for verdict, _ in ROWS} == set(VERDICTS)
+
+
+def test_every_outcome_lands_somewhere_and_winning_needs_everything() -> None:
+    outcomes = [(False, False), (True, False), (False, True)]  # undecided, holds, beaten
+    flags = itertools.product([False, True], repeat=4)
+    for below, random_matches, later, rewound in flags:
+        for controls in itertools.product(outcomes, repeat=3):
+            holds = {name: held for name, (held, _) in zip(CONTROLS, controls, strict=True)}
+            beaten = {name: beat for name, (_, beat) in zip(CONTROLS, controls, strict=True)}
+            verdict, _ = decide(
+                Findings(
+                    5,
+                    below_dense=below,
+                    matches_dense=not below,
+                    random_matches_dense=random_matches,
+                    holds=holds,
+                    beaten=beaten,
+                    rewind_step=10 * rewound,
+                    stops_later=later,
+                )
+            )
+            assert verdict in VERDICTS
+            wins = all(beaten.values()) and not (below or random_matches or later or rewound)
+            assert (verdict == "WINNING") == wins
