@@ -66,7 +66,12 @@ def parse_json(text: bytes, what: str) -> Any:
         InvalidTicket: it is not that.
     """
     try:
-        return json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(
+            text.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_number,
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidTicket(f"{what} is not JSON: {str(error)[:200]}") from None
 
@@ -76,6 +81,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
+
+
+def _number(digits: str) -> int | float:
+    """Canonical JSON writes 1e20 as digits, so an integer that a float64 may not hold exactly is a float."""
+    value = float(digits)
+    return int(value) if abs(value) < 2**53 else value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -208,3 +208,9 @@ def test_wrong_parts_never_become_a_ticket() -> None:
             architecture, {"fc1.bias": np.zeros(16, bool)}, task="digits", recipe={}, laws=laws, seed=1
         )
     assert MAX_HEADER_BYTES == 4 * 2**20
+
+
+@pytest.mark.parametrize("value", [1e20, 1e21, 5e-324, 2.0**53 - 1, 2.0**53, -1e17, 0.1])
+def test_any_finite_number_survives_in_a_recipe(value: float) -> None:
+    ticket = make_ticket(recipe={"learning_rate": value})
+    assert Ticket.from_bytes(ticket.to_bytes()).recipe == {"learning_rate": value}

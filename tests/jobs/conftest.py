@@ -1,0 +1,3 @@
+from tests.worker.conftest import arena, templates
+
+__all__ = ["arena", "templates"]

@@ -1,0 +1,1 @@
+"""The worker: runs jobs with `nirvana.lab` and writes what they find through the services of `app`."""

@@ -1,0 +1,161 @@
+"""The worker process: `python -m worker`.
+
+It takes jobs from its queues, beats, takes over dead workers' jobs and, told to stop, lets its rounds end for
+a while (or not) and leaves; whatever it was doing, another worker goes on with it at the last finished round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database, make_engine, utc_now
+from app.jobs.engine import QUEUE
+from app.jobs.models import OPEN_STATES, Job
+from app.jobs.service import end_job
+from app.settings import Settings
+from app.storage import make_storage
+from worker import engine, heartbeat
+from worker.running import Worker
+from worker.workflows import run_job
+
+log = logging.getLogger("nirvana.worker")
+
+GPU_QUEUE = "gpu"
+KEEP_RECORDS = timedelta(days=7)
+MIRROR_BATCH = 500
+PURGE_EVERY_BEATS = 720
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a worker until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Run Nirvana's jobs.")
+    parser.add_argument(
+        "--queue", action="append", help="a queue to listen to; default: cpu, and gpu if there is one"
+    )
+    queues = parser.parse_args(arguments).queue or _queues()
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("dbos").setLevel(logging.WARNING)
+    worker = start(settings, queues)
+    log.info("worker %s listens to %s", worker.engine.executor_id, ", ".join(queues))
+    try:
+        Watch(worker, queues).until_stopped()
+    except Exception:
+        log.exception("the worker fails")
+        leave(worker, status=1)
+    leave(worker)
+
+
+def start(settings: Settings, queues: Sequence[str]) -> Worker:
+    """A worker with its engine running; signals to stop it are caught."""
+    database = Database(make_engine(settings.database_url))
+    prepared = engine.prepare(database, queues)
+    worker = Worker(settings, database, make_storage(settings), prepared)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stopping.set())
+    with database.write() as session:
+        heartbeat.beat(session, prepared.executor_id, queues)
+    engine.start(prepared, settings, queues, lambda job_id: run_job(worker, job_id))
+    return worker
+
+
+def leave(worker: Worker, status: int = 0) -> NoReturn:
+    """Let the rounds end as long as the settings say, say goodbye, and end the process and its children."""
+    until = time.monotonic() + worker.settings.worker_drain_seconds
+    while worker.rounds and time.monotonic() < until:
+        time.sleep(0.05)
+    try:
+        with worker.database.write() as session:
+            heartbeat.leave(session, worker.engine.executor_id)
+    except SQLAlchemyError:
+        log.warning("left without saying so: the database does not answer")
+    log.info("worker %s left with %d rounds unfinished", worker.engine.executor_id, worker.rounds)
+    logging.shutdown()
+    os._exit(status)
+
+
+class Watch:
+    """The heartbeat, and what is looked after at each beat.
+
+    After a start, and after the database failed or let us wait, everybody's heartbeat may look old: then
+    nobody is judged for one round.
+    """
+
+    def __init__(self, worker: Worker, queues: Sequence[str]) -> None:
+        self.worker, self.queues = worker, queues
+        self.is_fair = False
+        self.beaten = time.monotonic()
+        self.beats = 0
+
+    def until_stopped(self) -> None:
+        """Beat until the worker is told to stop."""
+        while not self.worker.stopping.wait(self.worker.settings.worker_heartbeat_seconds):
+            self.beat()
+
+    def beat(self) -> None:
+        """Beat once, take over the dead, and mirror what the engine ended."""
+        try:
+            self._beat()
+        except SQLAlchemyError as error:
+            self.is_fair = False
+            log.warning("no heartbeat: the database does not answer (%s)", type(error).__name__)
+
+    def _beat(self) -> None:
+        late = self._say_alive()
+        dead = self._find_dead(judge=self.is_fair and not late)
+        self.is_fair, self.beats = True, self.beats + 1
+        if dead and (jobs := engine.take_over(dead)):
+            log.warning("took over %d jobs of %s", jobs, ", ".join(dead))
+        mirror_ends(self.worker)
+        if self.beats % PURGE_EVERY_BEATS == 0:
+            engine.purge(self.worker.engine.client, (utc_now() - KEEP_RECORDS).isoformat())
+
+    def _say_alive(self) -> bool:
+        """Beat; whether that was late. A beat that had to wait carries the time before it did: once more."""
+        late = self._write_beat()
+        if late:
+            self._write_beat()
+        return late
+
+    def _write_beat(self) -> bool:
+        with self.worker.database.write() as session:
+            heartbeat.beat(session, self.worker.engine.executor_id, self.queues)
+        before, self.beaten = self.beaten, time.monotonic()
+        return self.beaten - before > self.worker.settings.worker_expiry_seconds / 2
+
+    def _find_dead(self, *, judge: bool) -> list[str]:
+        """Those who said that they go and, if we may judge, those who are silent."""
+        me, expiry_seconds = self.worker.engine.executor_id, self.worker.settings.worker_expiry_seconds
+        with self.worker.database.write() as session:
+            dead = heartbeat.find_left(session, me)
+            if judge:
+                dead += heartbeat.find_silent(session, me, expiry_seconds)
+                heartbeat.forget(session, expiry_seconds)
+        return dead
+
+
+def mirror_ends(worker: Worker) -> None:
+    """Write into the job's row what the engine has ended by itself (poison jobs, errors of the worker)."""
+    with worker.database.read() as session:
+        running = select(Job.id).where(Job.state.in_(OPEN_STATES)).limit(MIRROR_BATCH)
+        job_ids = list(session.scalars(running))
+    for job_id, reason in engine.find_ended(worker.engine, job_ids).items():
+        with worker.database.write() as session:
+            end_job(session, job_id, "failed", reason=reason, reason_code="engine")
+
+
+def _queues() -> list[str]:
+    return [QUEUE, GPU_QUEUE] if Path("/dev/nvidia0").exists() else [QUEUE]
