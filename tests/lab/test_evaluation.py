@@ -96,6 +96,8 @@ def test_a_later_early_stop_makes_a_winning_ticket_a_matching_one_and_ties_do_no
     assert verdict(stopping([100] * 5, [200] * 5)) == "MATCHING"
     assert verdict(stopping([100] * 5, [50] * 5)) == "WINNING"
     assert verdict(stopping([260, 300, 300, 280, 300], [300] * 5)) == "WINNING"
+    assert verdict(stopping([100] * 5, [110] * 5)) == "WINNING", "one interval of 10 steps later"
+    assert verdict(stopping([100] * 5, [111] * 5)) == "MATCHING"
 
 
 def test_the_order_of_replicates_does_not_matter() -> None:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy.special import stdtr, stdtrit
-
 ALPHA = 0.05  # one-sided
 _NOISE = 1e-12  # accuracies that differ by less differ by rounding alone
 
@@ -79,6 +77,8 @@ def difference(x: Sequence[float], y: Sequence[float], *, paired: bool, alpha: f
 
 
 def _student(centre: float, error: float, degrees: float, alpha: float, method: str) -> Difference:
+    from scipy.special import stdtr, stdtrit  # not at the top: half a second that trainings need not pay
+
     if error < _NOISE:
         p_greater = 1.0 if centre <= _NOISE else 0.0
         p_less = 1.0 if centre >= -_NOISE else 0.0

@@ -34,7 +34,8 @@ class Findings:
         holds: control -> NI(control, ticket): within the margin it is as good as the ticket.
         beaten: control -> the ticket is significantly better (Holm) and the control does not hold.
         rewind_step: k.
-        stops_later: the ticket's early stop is significantly later than the dense one's.
+        stops_later: the ticket's early stop is significantly later than the dense one's, by more than one
+            evaluation interval.
         untestable: why nobody can tell the initial values from trained weights; None where one can.
     """
 

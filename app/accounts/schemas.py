@@ -1,0 +1,98 @@
+"""Bodies of accounts and tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from app.accounts.service import FIRST_SCOPES
+from app.db import utc_now
+from app.schemas import Answer, Body, Instant, Plain, example
+
+_TOKEN = {
+    "id": 1,
+    "name": "laptop",
+    "scopes": ["publish", "read"],
+    "created_at": "2026-11-21T09:00:00Z",
+    "expires_at": None,
+    "last_used_at": None,
+}
+_SECRET = "nvn_" + "x" * 43
+
+
+class NewAccount(Body):
+    """An account to make."""
+
+    model_config = Body.model_config | example(name="ada")
+    name: Plain
+
+
+class NewToken(Body):
+    """A token to make."""
+
+    model_config = Body.model_config | example(
+        name="laptop", scopes=["read", "publish"], expires_in_seconds=86400
+    )
+    name: Annotated[Plain, Field(min_length=1, max_length=100)] = "token"
+    scopes: list[str] = Field(default_factory=lambda: list(FIRST_SCOPES), min_length=1, max_length=10)
+    expires_in_seconds: Annotated[int | None, Field(gt=0, le=10 * 366 * 86400)] = None
+
+    @property
+    def ends(self) -> Instant | None:
+        """When it ends; None: never."""
+        seconds = self.expires_in_seconds
+        return None if seconds is None else utc_now() + timedelta(seconds=seconds)
+
+
+class TokenShown(Answer):
+    """A token without its secret."""
+
+    model_config = Answer.model_config | example(**_TOKEN)
+    id: int
+    name: str
+    scopes: list[str]
+    created_at: Instant
+    expires_at: Instant | None
+    last_used_at: Instant | None
+
+
+class TokenWithSecret(TokenShown):
+    """A new token: its secret is shown this once."""
+
+    model_config = Answer.model_config | example(**_TOKEN, secret=_SECRET)
+    secret: str
+
+
+class TokenPage(Answer):
+    """The caller's tokens."""
+
+    model_config = Answer.model_config | example(items=[_TOKEN], next_cursor=None)
+    items: list[TokenShown]
+    next_cursor: str | None = None
+
+
+class AccountShown(Answer):
+    """An account."""
+
+    model_config = Answer.model_config | example(name="ada", created_at="2026-11-21T09:00:00Z")
+    name: str
+    created_at: Instant
+
+
+class AccountWithToken(AccountShown):
+    """A new account with its first token."""
+
+    model_config = Answer.model_config | example(
+        name="ada", created_at="2026-11-21T09:00:00Z", token=_TOKEN | {"secret": _SECRET}
+    )
+    token: TokenWithSecret
+
+
+class WhoAmI(Answer):
+    """Who is calling, with which token."""
+
+    model_config = Answer.model_config | example(account="ada", token=_TOKEN)
+    account: str
+    token: TokenShown

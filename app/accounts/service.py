@@ -1,0 +1,190 @@
+"""Rules of accounts and tokens.
+
+A secret is 256 random bits, so one SHA-256 of it is enough: there is nothing to guess, and the slow hashes
+that guard passwords would cost every request some 50 ms for no gain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.accounts.models import SCOPES, Account, Token
+from app.db import unique, utc_now
+from nirvana.errors import (
+    Forbidden,
+    Invalid,
+    InvalidName,
+    MissingScope,
+    NameTaken,
+    NotFound,
+    Problem,
+    QuotaExceeded,
+    Unauthenticated,
+)
+
+PREFIX = "nvn_"
+FIRST_SCOPES = ("read", "publish", "yank", "job")
+MAX_TOKENS = 100
+USED_EVERY = timedelta(minutes=10)
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,37}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request, and what the token lets them do."""
+
+    account: Account
+    token: Token
+
+    def need(self, scope: str) -> None:
+        """Raises: MissingScope."""
+        if scope not in self.token.scopes:
+            detail = f"This needs the scope {scope!r}; the token has {sorted(self.token.scopes)}."
+            raise MissingScope(detail, scope=scope)
+
+
+def create_account(session: Session, name: str) -> Account:
+    """Add an account. Raises: InvalidName, NameTaken."""
+    if not _NAME.fullmatch(name):
+        detail = f"{name!r} is not an account name: 1 to 39 of a-z, 0-9 and '-', not first or last."
+        raise InvalidName(detail, errors=[Problem("/name", "pattern", detail)])
+    account = Account(name=name)
+    session.add(account)
+    with unique(session, {"uq_account_name": NameTaken(f"The account name {name!r} is taken.")}):
+        return account
+
+
+def find_account(session: Session, name: str) -> Account | None:
+    """The account of that name, or None."""
+    return session.scalars(select(Account).where(Account.name == name)).one_or_none()
+
+
+def get_account(session: Session, name: str) -> Account:
+    """The account of that name. Raises: NotFound."""
+    account = find_account(session, name)
+    if account is None:
+        raise NotFound(f"There is no account {name!r}.")
+    return account
+
+
+def create_token(
+    session: Session,
+    account: Account,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None = None,
+    granted_by: Caller | None = None,
+) -> tuple[Token, str]:
+    """Add a token and return it with its secret, which is nowhere else from then on.
+
+    Args:
+        name: what the token is for, to its owner.
+        scopes: what it allows; none that `granted_by` lacks.
+        expires_at: when it ends; None: never.
+        granted_by: the caller who asks; None: the service itself.
+
+    Raises:
+        Invalid: an unknown scope, or an end in the past.
+        Forbidden: more than the caller's own token may do, or longer.
+        QuotaExceeded: the account has MAX_TOKENS tokens.
+    """
+    _check_scopes(scopes, expires_at)
+    if granted_by is not None:
+        expires_at = _within(granted_by.token, scopes, expires_at)
+    _check_quota(session, account)
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = Token(
+        account_id=account.id,
+        name=name,
+        secret_sha256=_hash(secret),
+        scopes=sorted(set(scopes)),
+        expires_at=expires_at,
+    )
+    session.add(token)
+    session.flush()
+    return token, secret
+
+
+def _check_quota(session: Session, account: Account) -> None:
+    query = select(func.count()).where(Token.account_id == account.id, Token.revoked_at.is_(None))
+    living = session.scalar(query) or 0
+    if living >= MAX_TOKENS:
+        raise QuotaExceeded(f"The account has {living} tokens, and no more than {MAX_TOKENS}; revoke one.")
+
+
+def _check_scopes(scopes: Sequence[str], expires_at: datetime | None) -> None:
+    problems = [
+        Problem(f"/scopes/{i}", "unknown-scope", f"{scope!r} is none of {', '.join(SCOPES)}")
+        for i, scope in enumerate(scopes)
+        if scope not in SCOPES
+    ]
+    if expires_at is not None and expires_at <= utc_now():
+        problems.append(Problem("/expires_at", "past", f"{expires_at.isoformat()} is not in the future"))
+    if problems:
+        raise Invalid(f"Not a token: {problems[0].detail}.", errors=problems)
+
+
+def _within(token: Token, scopes: Sequence[str], expires_at: datetime | None) -> datetime | None:
+    """The end of a new token that `token` grants: never more scopes and never later than its own."""
+    more = sorted(set(scopes) - set(token.scopes))
+    if more:
+        raise Forbidden(f"A token cannot grant what it does not have itself: {', '.join(more)}.")
+    ends = [end for end in (expires_at, token.expires_at) if end is not None]
+    return min(ends, default=None)
+
+
+def authenticate(session: Session, secret: str) -> Caller:
+    """Who bears that secret. Raises: Unauthenticated."""
+    query = select(Account, Token).join(Token, Token.account_id == Account.id)
+    found = session.execute(query.where(Token.secret_sha256 == _hash(secret))).one_or_none()
+    if found is None or found[1].revoked_at is not None:
+        raise Unauthenticated("The token is not known here, or was revoked.")
+    account, token = found
+    if token.expires_at is not None and token.expires_at <= utc_now():
+        raise Unauthenticated(f"The token ended on {token.expires_at.isoformat()}.")
+    return Caller(account, token)
+
+
+def is_use_due(token: Token) -> bool:
+    """Is it time to write down again that the token is used?"""
+    return token.last_used_at is None or token.last_used_at < utc_now() - USED_EVERY
+
+
+def note_use(session: Session, token_id: int) -> None:
+    """Write down that a token is used now."""
+    session.execute(update(Token).where(Token.id == token_id).values(last_used_at=utc_now()))
+
+
+def list_tokens(session: Session, account: Account) -> list[Token]:
+    """The account's tokens that are not revoked, newest first."""
+    query = select(Token).where(Token.account_id == account.id, Token.revoked_at.is_(None))
+    return list(session.scalars(query.order_by(Token.id.desc())))
+
+
+def revoke_token(session: Session, caller: Caller, token_id: int) -> None:
+    """End a token of the caller's account.
+
+    Raises:
+        NotFound: there is no such token.
+        Forbidden: it may do more than the caller's own.
+    """
+    token = session.get(Token, token_id)
+    if token is None or token.account_id != caller.account.id or token.revoked_at is not None:
+        raise NotFound(f"You have no token {token_id}.")
+    more = sorted(set(token.scopes) - set(caller.token.scopes))
+    if more:
+        raise Forbidden(f"A token cannot end one that may do more: {', '.join(more)}.")
+    token.revoked_at = utc_now()
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

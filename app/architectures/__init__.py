@@ -1,0 +1,1 @@
+"""Architectures: the graphs that published tickets were cut from."""

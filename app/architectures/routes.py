@@ -1,0 +1,62 @@
+"""REST routes of architectures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+
+from app.architectures.schemas import (
+    GRAPH_EXAMPLE,
+    ArchitectureCheck,
+    ArchitecturePage,
+    ArchitectureShown,
+    ArchitectureSummary,
+)
+from app.architectures.service import get_architecture as get_row
+from app.architectures.service import list_architectures as list_rows
+from app.dependencies import SessionDep, SettingsDep
+from app.lists import DEFAULT_LIMIT, Cursor, Limit, link_next
+from app.schemas import problems
+from nirvana.architecture import Architecture
+
+router = APIRouter(tags=["architectures"])
+
+
+@router.get("/architectures", operation_id="list_architectures", responses=problems(422))
+def list_architectures(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> ArchitecturePage:
+    """Architectures of published tickets, by name."""
+    page = list_rows(session, limit=limit, cursor=cursor)
+    link_next(request, response, page.next_cursor)
+    items = [ArchitectureSummary.model_validate(row) for row in page.rows]
+    return ArchitecturePage(items=items, next_cursor=page.next_cursor)
+
+
+@router.get("/architectures/{architecture}", operation_id="get_architecture", responses=problems(404))
+def get_architecture(architecture: str, session: SessionDep) -> ArchitectureShown:
+    """An architecture by its name (the oldest of that name) or its digest, with its graph."""
+    return ArchitectureShown.model_validate(get_row(session, architecture))
+
+
+@router.post("/architectures:check", operation_id="check_architecture", responses=problems(422))
+def check_architecture(
+    graph: Annotated[dict[str, Any], Body(examples=[GRAPH_EXAMPLE])], settings: SettingsDep
+) -> ArchitectureCheck:
+    """Check a graph and compute its shapes and costs; nothing is stored."""
+    checked = Architecture.from_manifest(graph, max_parameters=settings.max_parameters)
+    return ArchitectureCheck(
+        name=checked.name,
+        digest=checked.digest,
+        family=checked.family,
+        parameters={name: list(shape) for name, shape in checked.parameters.items()},
+        prunable=list(checked.prunable),
+        output_shape=list(checked.output_shape),
+        total=checked.total,
+        flops=checked.flops(),
+    )

@@ -1,0 +1,178 @@
+"""The database: engine, sessions and the few things that SQLite and PostgreSQL do differently.
+
+A write session begins at once (SQLite: BEGIN IMMEDIATE), so two writers wait for each other instead of
+failing half-way; a read session takes no lock, and on PostgreSQL cannot write at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    String,
+    create_engine,
+    event,
+    inspect,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.types import JSON, TypeDecorator
+
+from nirvana.errors import NirvanaError
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Exact = String().with_variant(String(collation="C"), "postgresql")
+"""A string that sorts by its bytes on both databases, so that a prefix is a range of an index."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant: aware and in UTC in Python, on both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"an instant needs a time zone, got {value!r}")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of every table: relationships are lazy="raise", so an N+1 is an exception."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        list[str]: JSON,
+    }
+
+
+def utc_now() -> datetime:
+    """This instant, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """The check constraint of an enumeration that is kept as a string."""
+    allowed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({allowed})", name=f"{column}_known")
+
+
+def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> Engine:
+    """An engine for SQLite (WAL, foreign keys on) or PostgreSQL (psycopg 3).
+
+    Args:
+        url: SQLAlchemy URL; `postgresql://` means psycopg 3.
+        pool_size: connections kept open.
+        wait_seconds: longest wait for a lock (SQLite) or for a free connection.
+    """
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
+    options["pool_timeout"] = wait_seconds
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": wait_seconds}, **options)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin: _begin_sqlite does
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    reads = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
+
+
+class Database:
+    """An engine with its two kinds of sessions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        readers = engine.execution_options(reads_only=True)
+        if engine.dialect.name == "postgresql":
+            readers = readers.execution_options(postgresql_readonly=True)
+        self.make_writer = sessionmaker(engine, expire_on_commit=False)
+        self.make_reader = sessionmaker(readers, expire_on_commit=False)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that may write: committed at the end, rolled back by an exception."""
+        with self.make_writer() as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One transaction that only reads, and never waits for a writer."""
+        with self.make_reader() as session:
+            yield session
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def insert_if_absent(session: Session, model: type[Base], **values: Any) -> bool:
+    """Insert a row unless a unique constraint says that it exists; say whether it was inserted.
+
+    Two transactions that do so at once are both right: the second waits for the first, then finds its row.
+    """
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(model).values(**values).on_conflict_do_nothing()
+    return session.execute(statement.returning(*inspect(model).primary_key)).first() is not None
+
+
+def constraint_of(error: IntegrityError) -> str:
+    """The name of the unique constraint that a statement broke ("" where the database does not say)."""
+    diagnosis = getattr(error.orig, "diag", None)
+    if diagnosis is not None:
+        return str(diagnosis.constraint_name or "")
+    found = re.search(r"UNIQUE constraint failed: (.+)", str(error.orig))
+    if found is None:
+        return ""
+    columns = [column.strip().split(".") for column in found[1].split(",")]
+    return "_".join(["uq", columns[0][0], *(column for _, column in columns)])
+
+
+@contextmanager
+def unique(session: Session, conflicts: Mapping[str, NirvanaError]) -> Iterator[None]:
+    """Flush at the end, and turn a broken unique constraint into the error given for its name."""
+    try:
+        yield
+        session.flush()
+    except IntegrityError as error:
+        conflict = conflicts.get(constraint_of(error))
+        if conflict is None:
+            raise
+        raise conflict from error

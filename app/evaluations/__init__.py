@@ -1,0 +1,1 @@
+"""Evaluations: verdicts that workers measured. Nobody edits one, and no owner deletes one."""

@@ -1,0 +1,51 @@
+"""The table of evaluations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base, one_of, utc_now
+
+UNMEASURED = -2.0  # sorts below every accuracy and every difference of two
+VERDICTS = (
+    "INVALID",
+    "NOT_MATCHING",
+    "INCONCLUSIVE",
+    "TRIVIAL",
+    "LAYER_RATIO_ONLY",
+    "STRUCTURE_ONLY",
+    "INIT_ONLY",
+    "MATCHING_UNRESOLVED",
+    "MATCHING",
+    "WINNING",
+)
+
+
+class Evaluation(Base):
+    """A measured verdict on a ticket (a digest, so on every listing of it)."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = (
+        UniqueConstraint("job_id"),
+        one_of("verdict", VERDICTS),
+        Index("ix_evaluation_ticket_digest_id", "ticket_digest", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ticket_digest: Mapped[str] = mapped_column(String(71))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    task: Mapped[str] = mapped_column(String(100))
+    protocol: Mapped[str] = mapped_column(String(100))
+    verdict: Mapped[str] = mapped_column(String(30))
+    replicates: Mapped[int]
+    margin: Mapped[float]
+    accuracy: Mapped[float | None]
+    accuracy_sd: Mapped[float | None]
+    dense_accuracy: Mapped[float | None]
+    body: Mapped[dict[str, Any]]
+    """All that was measured: arms, tests, cost, environment, seeds."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

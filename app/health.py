@@ -1,0 +1,114 @@
+"""Routes for those who run the service, and the service document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.dependencies import DatabaseDep, SettingsDep, StorageDep
+from app.lists import MAX_LIMIT
+from app.schemas import Answer, example, problems
+from app.tickets.upload import FORM
+from nirvana import __version__
+from nirvana.errors import NirvanaError, Unavailable
+from nirvana.ticket import MEDIA_TYPE
+
+router = APIRouter(tags=["service"])
+service_router = APIRouter(tags=["service"])
+
+
+class Health(Answer):
+    """Whether the service works."""
+
+    model_config = Answer.model_config | example(status="ok")
+    status: str
+
+
+class Readiness(Health):
+    """Whether the service can do its work, part by part."""
+
+    model_config = Answer.model_config | example(status="ok", checks={"database": "ok", "blobs": "ok"})
+    checks: dict[str, str]
+
+
+class ServiceDocument(Answer):
+    """What this service is, takes and offers."""
+
+    model_config = Answer.model_config | example(
+        name="nirvana",
+        version="0.1.0",
+        api="v1",
+        signup="open",
+        limits={"max_upload_bytes": 67108864, "max_page_limit": 100},
+        media_types={"ticket": MEDIA_TYPE},
+        links={"tickets": "/api/v1/tickets"},
+    )
+    name: str
+    version: str
+    api: str
+    signup: str
+    limits: dict[str, int]
+    media_types: dict[str, str]
+    links: dict[str, str]
+
+
+@router.get("/healthz", operation_id="get_health")
+def healthz() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", operation_id="get_readiness", responses=problems(503))
+def readyz(database: DatabaseDep, storage: StorageDep) -> Readiness:
+    """Database and blob store answer; 503 says which does not."""
+    checks = {"database": "ok", "blobs": "ok"}
+    try:
+        with database.read() as session:
+            session.execute(text("SELECT 1 FROM ticket LIMIT 1"))
+    except SQLAlchemyError as error:
+        checks["database"] = type(error).__name__
+    try:
+        storage.check()
+    except NirvanaError as error:
+        checks["blobs"] = error.code
+    broken = [name for name, state in checks.items() if state != "ok"]
+    if broken:
+        raise Unavailable(f"Not ready: {', '.join(broken)}.", checks=checks)
+    return Readiness(status="ok", checks=checks)
+
+
+@router.get("/metrics", operation_id="get_metrics", response_class=Response, responses={
+    200: {"description": "Prometheus' text form", "content": {"text/plain": {"example": "nirvana_jobs 1"}}}
+})  # fmt: skip
+def metrics(request: Request) -> Response:
+    """Requests, tickets, jobs by state, queue age, worker heartbeats."""
+    return Response(request.app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@service_router.get("/", operation_id="get_service")
+def service(settings: SettingsDep) -> ServiceDocument:
+    """What this service is, takes and offers."""
+    limits: dict[str, Any] = {
+        "max_upload_bytes": settings.max_upload_bytes,
+        "max_body_bytes": settings.max_body_bytes,
+        "max_parameters": settings.max_parameters,
+        "max_page_limit": MAX_LIMIT,
+        "max_open_jobs_per_account": settings.max_open_jobs_per_account,
+    }
+    base = f"{settings.public_url}/api/v1"
+    names = ("tickets", "tasks", "architectures", "jobs", "whoami", "tokens", "accounts")
+    links = {name: f"{base}/{name}" for name in names}
+    links |= {"openapi": f"{settings.public_url}/openapi.json", "html": f"{settings.public_url}/"}
+    return ServiceDocument(
+        name="nirvana",
+        version=__version__,
+        api="v1",
+        signup=settings.signup,
+        limits=limits,
+        media_types={"ticket": MEDIA_TYPE, "form": FORM, "problem": "application/problem+json"},
+        links=links,
+    )

@@ -1,0 +1,1 @@
+"""Jobs: asking for a pruning or a verification, and watching it."""

@@ -1,0 +1,134 @@
+"""REST routes of jobs. A job's page and its events are open to whoever knows its id, like what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.accounts.service import Caller
+from app.db import Database
+from app.dependencies import AnyCaller, DatabaseDep, SessionDep, SettingsDep, require
+from app.jobs import service
+from app.jobs.events import read_events
+from app.jobs.models import ENDED_STATES, JobEvent
+from app.jobs.schemas import JobPage, JobShown, NewJob
+from app.lists import DEFAULT_LIMIT, Cursor, Limit, link_next
+from app.paging import binding, read_cursor, write_cursor
+from app.schemas import problems
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+SECONDS_BETWEEN_LOOKS = 0.5
+JobCaller = Annotated[Caller, Depends(require("job"))]
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=255, description="the same key gives the same job again")
+]
+LastEventId = Annotated[int, Header(ge=0, description="go on after this event")]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@router.post("", status_code=202, operation_id="submit_job", responses=problems(401, 403, 409, 422, 429))
+def submit_job(
+    body: NewJob,
+    caller: JobCaller,
+    session: SessionDep,
+    settings: SettingsDep,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobShown:
+    """Ask for a job. Once this has answered, the job runs, whatever happens to the service."""
+    asked = service.JobRequest(body.kind, body.spec, body.budget, idempotency_key)
+    job_id = service.submit_job(session, settings, caller.account, asked).id
+    job = service.get_job(session, job_id)
+    response.headers["Location"] = request.app.url_path_for("get_job", job_id=job_id)
+    return JobShown.of(job, service.queue_position(session, job))
+
+
+@router.get("", operation_id="list_jobs", responses=problems(401, 422))
+def list_jobs(
+    caller: AnyCaller,
+    session: SessionDep,
+    request: Request,
+    response: Response,
+    state: State | None = None,
+    kind: Literal["prune", "verify"] | None = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> JobPage:
+    """Your jobs, newest first."""
+    bound = binding("jobs", caller.account.id, state, kind)
+    before = read_cursor(cursor, bound, (datetime, str)) if cursor else None
+    jobs = service.list_jobs(
+        session,
+        account_id=caller.account.id,
+        state=state,
+        kind=kind,
+        before=(before[0], before[1]) if before else None,
+        limit=limit + 1,
+    )
+    is_more, jobs = len(jobs) > limit, jobs[:limit]
+    following = write_cursor(bound, (jobs[-1].created_at, jobs[-1].id)) if is_more else None
+    link_next(request, response, following)
+    shown = [JobShown.of(job, service.queue_position(session, job)) for job in jobs]
+    return JobPage(items=shown, next_cursor=following)
+
+
+@router.get("/{job_id}", operation_id="get_job", name="get_job", responses=problems(404))
+def get_job(job_id: str, session: SessionDep) -> JobShown:
+    """One job."""
+    job = service.get_job(session, job_id)
+    return JobShown.of(job, service.queue_position(session, job))
+
+
+@router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(401, 403, 404, 409))
+def cancel_job(job_id: str, caller: JobCaller, session: SessionDep) -> JobShown:
+    """Cancel a job of yours; it stops within a second, and what it has published stays."""
+    is_admin = "admin" in caller.token.scopes
+    job = service.cancel_job(session, caller.account, job_id, is_admin=is_admin)
+    return JobShown.of(job, None)
+
+
+def find_job_id(job_id: str, database: DatabaseDep) -> str:
+    """The id of a job that is there: an answer that streams cannot say 404 any more. Raises: NotFound."""
+    with database.read() as session:
+        return service.get_job(session, job_id).id
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="stream_job_events",
+    response_class=EventSourceResponse,
+    responses=problems(404),
+)
+async def stream_events(
+    job_id: Annotated[str, Depends(find_job_id)], database: DatabaseDep, last_event_id: LastEventId = 0
+) -> AsyncIterator[ServerSentEvent]:
+    """A job's events as they happen: state, progress, points of the training curves, levels, log lines.
+
+    The last one is `done`. Send the id of the last one you saw as Last-Event-ID to go on after it.
+    """
+    after = last_event_id
+    while True:
+        events, is_over = await run_in_threadpool(_look, database, job_id, after)
+        for event in events:
+            after = event.serial
+            yield ServerSentEvent(event=event.kind, id=str(event.serial), data=event.body)
+        if is_over:
+            return
+        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _look(database: Database, job_id: str, after: int) -> tuple[list[JobEvent], bool]:
+    """The next events, and whether there will be no more."""
+    with database.read() as session:
+        job = service.get_job(session, job_id)
+        events = read_events(session, job_id, after)
+        last = events[-1].serial if events else after
+        return events, job.state in ENDED_STATES and last >= job.last_event

@@ -1,0 +1,123 @@
+"""What happens to every request: an id, a log line, metrics, security headers, and an answer to any error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.metrics import Metrics
+from app.problems import internal_error
+
+log = logging.getLogger("nirvana.app")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+UPLOADS = ("/api/v1/tickets", "/api/v1/tickets:lint")
+CSP = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class RequestMiddleware:
+    """The outermost layer of the app."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+        self.app, self.metrics, self.max_body_bytes = app, metrics, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in {"X-Request-Id": request_id, **SECURITY_HEADERS}.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self.app(scope, self._capped(scope, receive), answer)
+        except ClientDisconnect:
+            log.info("client went away", extra=_fields(scope, request_id))
+        except Exception:
+            log.exception("request failed", extra=_fields(scope, request_id))
+            if status:
+                raise
+            await internal_error(Request(scope))(scope, receive, answer)
+        finally:
+            self._note(scope, request_id, status, time.perf_counter() - began)
+
+    def _capped(self, scope: Scope, receive: Receive) -> Receive:
+        """The body, refused past the cap; those of UPLOADS have a cap of their own."""
+        received = 0
+
+        async def next_message() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_body_bytes:
+                raise HTTPException(413)
+            return message
+
+        return receive if scope["path"] in UPLOADS else next_message
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        route = route_of(scope)
+        self.metrics.requests.labels(_method(scope), route, str(status)).inc()
+        self.metrics.seconds.labels(route).observe(seconds)
+        extra = _fields(scope, request_id) | {"status": status, "seconds": round(seconds, 4)}
+        level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
+        log.log(level, "request", extra=extra)
+
+
+def route_of(scope: Scope) -> str:
+    """The pattern that a request's path matched, so that metrics do not grow with the paths."""
+    pattern = getattr(scope.get("route"), "path", None)
+    if pattern is None:
+        return "unmatched"
+    path: str = scope["path"]
+    prefix = "/api/v1" if path.startswith("/api/v1") and not pattern.startswith("/api/v1") else ""
+    return prefix + str(pattern)
+
+
+def _method(scope: MutableMapping[str, Any]) -> str:
+    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return scope["method"] if scope["method"] in known else "other"
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id where it looks like one, else a new one."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode(
+        "latin-1"
+    )
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _fields(scope: Scope, request_id: str) -> dict[str, Any]:
+    client = scope.get("client")
+    return {
+        "request_id": request_id,
+        "method": scope["method"],
+        "path": scope["path"],
+        "client": client[0] if client else None,
+    }

@@ -1,0 +1,87 @@
+"""Every setting of service and worker: one frozen model, built once in `main` and passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+LOOPBACK = "127.0.0.1"
+
+
+class Settings(BaseSettings):
+    """Settings, each read from the environment as NIRVANA_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="NIRVANA_", frozen=True, extra="ignore")
+
+    home: Path = Field(
+        default=Path("~/.nirvana"), description="folder of the embedded database, blobs and token"
+    )
+    database_url: str = Field(default="", description="SQLAlchemy URL; default: SQLite, HOME/nirvana.db")
+    blob_url: str = Field(
+        default="", description="obstore URL (file, s3, gs, az, memory); default: HOME/blobs"
+    )
+    host: str = Field(default=LOOPBACK, description="address that the service listens on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="port that the service listens on; 0: any free one"
+    )
+    public_url: str = Field(
+        default="", description="how clients reach the service; default: http://HOST:PORT"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    signup: Literal["open", "closed"] = Field(default="open", description="may anybody make an account?")
+
+    max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
+    max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
+    max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")
+    upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
+    database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
+    database_wait_seconds: float = Field(
+        default=10, gt=0, description="longest wait for a lock or a connection"
+    )
+
+    job_deadline_seconds: float = Field(default=6 * 3600, gt=0, description="longest time that a job may run")
+    job_memory_bytes: int = Field(
+        default=4096 * MIB, ge=MIB, description="most memory of a job's child process"
+    )
+    max_open_jobs_per_account: int = Field(
+        default=20, ge=1, description="queued and running jobs of one account"
+    )
+    job_silence_seconds: float = Field(
+        default=600, gt=0, description="a child without progress for so long is killed"
+    )
+    job_attempts: int = Field(default=3, ge=1, description="tries of one round before its job fails")
+    job_retry_seconds: float = Field(
+        default=2, ge=0, description="wait before the second try; doubled each time"
+    )
+    job_threads: int = Field(default=1, ge=1, description="compute threads of a job's child process")
+    job_recoveries: int = Field(default=5, ge=1, description="workers that a job may lose before it fails")
+    worker_concurrency: int = Field(default=1, ge=1, description="jobs that one worker runs at once")
+    worker_poll_seconds: float = Field(default=0.5, gt=0, description="how often a worker looks for a job")
+    worker_drain_seconds: float = Field(
+        default=0, ge=0, description="time for rounds to end after SIGTERM; 0: hand over"
+    )
+    worker_heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker beats")
+    worker_expiry_seconds: float = Field(default=30, gt=0, description="a worker silent for so long is dead")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_home(cls, values: dict[str, object]) -> dict[str, object]:
+        """Derive the database, the blobs and the address from `home`, `host` and `port` where not set."""
+        home = Path(str(values.get("home") or cls.model_fields["home"].default)).expanduser().absolute()
+        host, port = values.get("host") or LOOPBACK, values.get("port") or 8000
+        return values | {
+            "home": home,
+            "database_url": values.get("database_url") or f"sqlite:///{home / 'nirvana.db'}",
+            "blob_url": values.get("blob_url") or (home / "blobs").as_uri(),
+            "public_url": str(values.get("public_url") or f"http://{host}:{port}").rstrip("/"),
+        }
+
+    @model_validator(mode="after")
+    def _expiry_outlasts_heartbeat(self) -> Self:
+        if self.worker_expiry_seconds < 2 * self.worker_heartbeat_seconds:
+            raise ValueError("worker_expiry_seconds must be at least twice worker_heartbeat_seconds")
+        return self

@@ -1,0 +1,1 @@
+"""Tasks: what tickets are good for."""

@@ -1,0 +1,58 @@
+"""Bodies of tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from app.schemas import Answer, example
+
+_TASK: dict[str, Any] = {
+    "name": "digits",
+    "title": "Handwritten digits, 8 x 8",
+    "description": "1,797 images of handwritten digits.",
+    "input_shape": [1, 8, 8],
+    "classes": 10,
+    "class_names": [str(digit) for digit in range(10)],
+    "metric": "test_accuracy",
+    "margin": 0.01,
+    "margin_reason": "about one standard error of the test set",
+    "normalisation": [0.3, 0.38],
+    "sizes": {"train": 1000, "validation": 297, "test": 500},
+    "split": "the first 1,000, the next 297, the last 500",
+    "license": "CC-BY-4.0",
+    "source": "https://archive.ics.uci.edu/dataset/80",
+    "data_sha256": None,
+    "tickets": 11,
+}
+
+
+class TaskShown(Answer):
+    """A task: a data set with its split, metric and margin."""
+
+    model_config = Answer.model_config | example(**_TASK)
+    name: str
+    title: str
+    description: str
+    input_shape: list[int]
+    classes: int
+    class_names: list[str]
+    metric: str
+    margin: Annotated[float, Field(description="difference in accuracy below which two networks are equal")]
+    margin_reason: str
+    normalisation: list[float]
+    sizes: dict[str, int]
+    split: str
+    license: str
+    source: str
+    data_sha256: str | None
+    tickets: Annotated[int, Field(description="public listings for it")]
+
+
+class TaskPage(Answer):
+    """Every task."""
+
+    model_config = Answer.model_config | example(items=[_TASK], next_cursor=None)
+    items: list[TaskShown]
+    next_cursor: str | None = None

@@ -1,0 +1,1 @@
+"""Tickets: publish, find, show, hand out, yank."""

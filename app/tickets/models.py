@@ -1,0 +1,147 @@
+"""Tables of tickets. A row is a listing: one owner/name that names one ticket for ever."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.accounts.models import Account
+from app.db import Base, Exact, UtcDateTime, one_of, utc_now
+from app.evaluations.models import UNMEASURED
+from nirvana.architecture import Architecture
+
+VISIBILITIES = ("public", "private")
+INITIAL_KINDS = ("seeded", "stored")
+YANK_REASONS = ("broken", "duplicate", "license", "privacy", "superseded", "withdrawn", "other")
+
+
+class Blob(Base):
+    """A file in the blob store that some row needs."""
+
+    __tablename__ = "blob"
+    __table_args__ = (UniqueConstraint("digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(71))
+    """sha256:hex of the bytes."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Ticket(Base):
+    """A listing of a ticket. Statistics are computed from the file; verdict and accuracy from evaluations."""
+
+    __tablename__ = "ticket"
+    __table_args__ = (
+        UniqueConstraint("owner_id", "name"),
+        one_of("visibility", VISIBILITIES),
+        one_of("initial_kind", INITIAL_KINDS),
+        one_of("yank_reason", YANK_REASONS),
+        Index("ix_ticket_task_sort_accuracy_id", "task", "sort_accuracy", "id"),
+        Index("ix_ticket_task_density_id", "task", "density", "id"),
+        Index("ix_ticket_task_created_at_id", "task", "created_at", "id"),
+        Index("ix_ticket_owner_id_created_at_id", "owner_id", "created_at", "id"),
+        Index("ix_ticket_sort_accuracy_id", "sort_accuracy", "id"),
+        Index("ix_ticket_sort_gap_id", "sort_gap", "id"),
+        Index("ix_ticket_density_id", "density", "id"),
+        Index("ix_ticket_kept_id", "kept", "id"),
+        Index("ix_ticket_created_at_id", "created_at", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    name: Mapped[str] = mapped_column(String(100))
+    digest: Mapped[str] = mapped_column(String(71), index=True)
+    visibility: Mapped[str] = mapped_column(String(10), default="public")
+    blob_id: Mapped[int] = mapped_column(ForeignKey("blob.id"), index=True)
+    job_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    """The job that found it; no foreign key, because a job's row may be purged and its tickets stay."""
+
+    task: Mapped[str] = mapped_column(String(100))
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("architecture.id"), index=True)
+    architecture_name: Mapped[str] = mapped_column(String(200), index=True)
+    family: Mapped[str] = mapped_column(String(200), index=True)
+    method: Mapped[str | None] = mapped_column(String(100), index=True)
+    level: Mapped[int | None]
+    parent_digest: Mapped[str | None] = mapped_column(String(71), index=True)
+    license: Mapped[str] = mapped_column(String(200), index=True)
+    description: Mapped[str | None] = mapped_column(Text)
+    initial_kind: Mapped[str] = mapped_column(String(10))
+    rewind_step: Mapped[int] = mapped_column(BigInteger)
+    density: Mapped[float]
+    kept: Mapped[int] = mapped_column(BigInteger)
+    total: Mapped[int] = mapped_column(BigInteger)
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    flops: Mapped[int] = mapped_column(BigInteger)
+    layers: Mapped[list[Any]] = mapped_column(deferred=True, deferred_raiseload=True)
+    manifest: Mapped[dict[str, Any]] = mapped_column(deferred=True, deferred_raiseload=True)
+    warnings: Mapped[list[str]]
+
+    card: Mapped[str | None] = mapped_column(Text)
+    tags: Mapped[list[str]]
+    version: Mapped[int] = mapped_column(default=1)
+    """Raised by everything that changes what a page of it shows."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    yanked_at: Mapped[datetime | None]
+    yank_reason: Mapped[str | None] = mapped_column(String(20))
+    yank_detail: Mapped[str | None] = mapped_column(Text)
+
+    verdict: Mapped[str | None] = mapped_column(String(30), index=True)
+    accuracy: Mapped[float | None]
+    """Mean measured test accuracy of the ticket arm."""
+    accuracy_gap: Mapped[float | None]
+    """The same less the dense arm's."""
+    replicates: Mapped[int | None]
+    evaluated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    sort_accuracy: Mapped[float] = mapped_column(default=UNMEASURED)
+    """accuracy, and UNMEASURED where there is none: a null has no place in the order of a keyset."""
+    sort_gap: Mapped[float] = mapped_column(default=UNMEASURED)
+
+    owner: Mapped[Account] = relationship(lazy="raise")
+    blob: Mapped[Blob] = relationship(lazy="raise")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The graph, from the manifest (which must be loaded)."""
+        return Architecture.from_manifest(self.manifest["architecture"], max_parameters=self.parameters)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe, from the manifest (which must be loaded)."""
+        recipe: dict[str, Any] = self.manifest["recipe"]
+        return recipe
+
+
+class TicketTerm(Base):
+    """A word by which a listing is found: lower case, looked up by its beginning."""
+
+    __tablename__ = "ticket_term"
+
+    term: Mapped[str] = mapped_column(Exact, primary_key=True)
+    ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
+
+
+class TicketTag(Base):
+    """A tag of a listing."""
+
+    __tablename__ = "ticket_tag"
+
+    tag: Mapped[str] = mapped_column(Exact, primary_key=True)
+    ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
+
+
+class IdempotencyKey(Base):
+    """An Idempotency-Key that an account has used, and what it was used for."""
+
+    __tablename__ = "idempotency_key"
+    __table_args__ = (UniqueConstraint("account_id", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
+    key: Mapped[str] = mapped_column(String(200))
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)

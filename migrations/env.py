@@ -1,0 +1,49 @@
+"""Alembic's environment: the models of every feature, on the database of the settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from alembic import context
+from sqlalchemy import Connection
+
+import app.accounts.models
+import app.architectures.models
+import app.evaluations.models
+import app.jobs.models
+import app.tasks.models
+import app.tickets.models  # noqa: F401
+from app.db import Base, UtcDateTime, make_engine
+from app.settings import Settings
+
+
+def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Leave the job engine's own tables, which lie in the same database, alone."""
+    return kind != "table" or name in Base.metadata.tables
+
+
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    """Write our own type as the one that it is in the database: a migration must not change with the code."""
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
+
+
+def run(connection: Connection) -> None:
+    """Migrate over an open connection, everything in one transaction."""
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        include_name=is_ours,
+        render_as_batch=connection.dialect.name == "sqlite",
+        render_item=render_item,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+settings = context.config.attributes.get("settings") or Settings()
+settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+engine = make_engine(settings.database_url)
+with engine.connect() as connection:
+    run(connection)
+    connection.commit()
+engine.dispose()

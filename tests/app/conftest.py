@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.db import Database
+from app.main import make_database
+from app.settings import Settings
+from app.storage import Storage, make_storage
+from tests.registry import DATABASES, POSTGRES, Templates, make_settings
+
+needs_postgres = pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} is not set")
+EACH = [pytest.param(name, marks=needs_postgres if name == "postgresql" else ()) for name in DATABASES]
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    made = Templates(tmp_path_factory.mktemp("template"))
+    yield made
+    made.drop()
+
+
+@pytest.fixture(params=EACH)
+def settings(request: pytest.FixtureRequest, templates: Templates, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a migrated database of the test's own, on each kind."""
+    with templates.copy(request.param, tmp_path) as url:
+        yield make_settings(tmp_path, database_url=url)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    made = make_database(settings)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return make_storage(make_settings(tmp_path))

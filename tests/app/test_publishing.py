@@ -1,0 +1,120 @@
+"""Services behind publishing and verdicts, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.accounts.models import Account
+from app.accounts.service import create_account
+from app.db import Database
+from app.evaluations.models import Evaluation
+from app.evaluations.service import list_evaluations, record_evaluation
+from app.storage import Storage, make_storage, ticket_key
+from app.tickets.models import Ticket
+from app.tickets.publishing import publish_ticket
+from app.tickets.service import get_ticket
+from nirvana.errors import InvalidTicket, NotFound, StorageFailed
+from tests.factories import make_ticket
+from tests.registry import VERDICT, make_settings
+
+TICKET = make_ticket()
+DATA = TICKET.to_bytes()
+
+
+def publish(session: Session, storage: Storage, data: bytes = DATA, name: str = "first") -> Ticket:
+    owner = session.scalars(select(Account)).one_or_none() or create_account(session, "ada")
+    return publish_ticket(session, storage, owner=owner, name=name, data=data, job_id="j1")[0]
+
+
+def test_a_job_that_publishes_twice_makes_one_listing(database: Database, storage: Storage) -> None:
+    ids = []
+    for _ in range(2):
+        with database.write() as session:
+            ids.append(publish(session, storage).id)
+    assert ids[0] == ids[1]
+
+
+def test_a_listing_gives_back_its_architecture_and_recipe(database: Database, storage: Storage) -> None:
+    with database.write() as session:
+        publish(session, storage)
+    with database.read() as session:
+        row = get_ticket(session, "ada/first")
+        assert row.architecture.digest == TICKET.architecture.digest
+        assert row.recipe == TICKET.recipe
+        assert storage.get(ticket_key(row.blob.digest)) == DATA
+        with pytest.raises(NotFound):
+            get_ticket(session, "sha256:" + "0" * 64)
+
+
+def test_the_file_is_stored_before_the_row_is_written(database: Database, tmp_path: Path) -> None:
+    blobs = tmp_path / "blocked"
+    broken = make_storage(make_settings(tmp_path, blob_url=blobs.as_uri()))
+    blobs.rmdir()
+    blobs.write_text("a file where the folder was")
+    with pytest.raises(StorageFailed), database.write() as session:
+        publish(session, broken)
+    with database.read() as session:
+        assert session.scalars(select(Ticket)).all() == []
+
+
+def test_a_bad_file_stores_nothing(database: Database, storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTicket), database.write() as session:
+        publish(session, storage, DATA[:-1])
+    assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+
+
+def record(database: Database, replicates: int, verdict: str, job_id: str | None = None) -> Evaluation:
+    arms = {"ticket": [0.9] * replicates, "dense": [0.92] * replicates}
+    body = VERDICT | {"verdict": verdict, "replicates": replicates, "arms": arms}
+    with database.write() as session:
+        return record_evaluation(session, digest=TICKET.digest, evaluation=body, job_id=job_id)
+
+
+def headline(database: Database) -> tuple[str | None, int | None]:
+    with database.read() as session:
+        row = session.scalars(select(Ticket)).one()
+        return row.verdict, row.replicates
+
+
+def test_a_job_records_its_evaluation_once(database: Database, storage: Storage) -> None:
+    with database.write() as session:
+        publish(session, storage)
+    assert record(database, 5, "WINNING", "j2").id == record(database, 5, "WINNING", "j2").id
+    with database.read() as session:
+        assert len(list_evaluations(session, TICKET.digest, limit=9).rows) == 1
+
+
+def test_asking_again_does_not_change_a_verdict_but_more_replicates_do(
+    database: Database, storage: Storage
+) -> None:
+    with database.write() as session:
+        publish(session, storage)
+    record(database, 5, "NOT_MATCHING")
+    record(database, 5, "WINNING")
+    assert headline(database) == ("NOT_MATCHING", 5)
+    record(database, 10, "WINNING")
+    assert headline(database) == ("WINNING", 10)
+    record(database, 2, "INCONCLUSIVE")
+    assert headline(database) == ("WINNING", 10)
+
+
+def test_a_verdict_on_another_task_is_not_the_headline(database: Database, storage: Storage) -> None:
+    with database.write() as session:
+        publish(session, storage)
+        body = VERDICT | {"task": "mnist"}
+        record_evaluation(session, digest=TICKET.digest, evaluation=body, job_id=None)
+    assert headline(database) == (None, None)
+
+
+def test_evaluations_are_listed_newest_first_page_by_page(database: Database) -> None:
+    for replicates in range(2, 7):
+        record(database, replicates, "INCONCLUSIVE")
+    with database.read() as session:
+        first = list_evaluations(session, TICKET.digest, limit=3)
+        rest = list_evaluations(session, TICKET.digest, limit=3, cursor=first.next_cursor)
+    assert [row.replicates for row in first.rows + rest.rows] == [6, 5, 4, 3, 2]
+    assert rest.next_cursor is None

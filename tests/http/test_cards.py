@@ -1,0 +1,133 @@
+"""Cards, tags, yanking, lineage and verifications over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.evaluations.service import record_evaluation
+from tests.factories import make_ticket
+from tests.registry import VERDICT, Registry, pointers, problem
+
+TICKET = make_ticket()
+PATH = "/api/v1/tickets/ada/first"
+
+
+def test_card_and_tags_change_and_nothing_else(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    before = each_registry.http.get(PATH)
+    changes = {"card": "Found on a laptop.", "tags": ["small", "teaching", "small"]}
+    headers = each_registry.bearer() | {"If-Match": before.headers["etag"]}
+    after = each_registry.http.patch(PATH, json=changes, headers=headers)
+    assert after.status_code == 200
+    assert after.json() == before.json() | {"card": changes["card"], "tags": ["small", "teaching"]}
+    assert each_registry.search(tag="teaching") == ["first"]
+    each_registry.http.patch(PATH, json={"tags": []}, headers=each_registry.bearer())
+    assert each_registry.search(tag="teaching") == []
+    assert each_registry.http.get(PATH).json()["card"] == changes["card"]
+
+
+def test_a_change_to_a_version_that_is_gone_is_refused(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    headers = each_registry.bearer() | {"If-Match": each_registry.http.get(PATH).headers["etag"]}
+    assert each_registry.http.patch(PATH, json={"card": "one"}, headers=headers).status_code == 200
+    problem(each_registry.http.patch(PATH, json={"card": "two"}, headers=headers), 412, "precondition-failed")
+    assert each_registry.http.get(PATH).json()["card"] == "one"
+
+
+def test_what_is_not_card_or_tags_cannot_be_changed(registry: Registry) -> None:
+    registry.publish(TICKET.to_bytes(), "first")
+    for body, pointer in [
+        ({"density": 0.01}, "/density"),
+        ({"tags": ["ok", "NOT OK"]}, "/tags/1"),
+        ({"tags": [f"t{n}" for n in range(21)]}, "/tags"),
+        ({"card": "a\0b"}, "/card"),
+    ]:
+        answer = registry.http.patch(PATH, json=body, headers=registry.bearer())
+        assert pointers(problem(answer, 422, "invalid")) == [pointer]
+
+
+def test_nobody_changes_or_yanks_the_ticket_of_another(registry: Registry) -> None:
+    registry.publish(TICKET.to_bytes(), "first")
+    problem(registry.http.patch(PATH, json={"card": "x"}, headers=registry.bearer("bob")), 403, "forbidden")
+    yank = {"reason": "broken"}
+    problem(registry.http.post(f"{PATH}/yank", json=yank, headers=registry.bearer("bob")), 403, "forbidden")
+    by_admin = registry.bearer("root", "read", "yank", "admin")
+    assert registry.http.post(f"{PATH}/yank", json=yank, headers=by_admin).status_code == 200
+
+
+def test_a_yanked_ticket_leaves_search_and_keeps_its_downloads(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    body = {"reason": "superseded", "detail": "see second"}
+    yanked = each_registry.http.post(f"{PATH}/yank", json=body, headers=each_registry.bearer())
+    assert yanked.json()["yank_reason"] == "superseded"
+    assert each_registry.search() == []
+    assert each_registry.search(include_yanked="true") == ["first"]
+    assert each_registry.http.get(f"{PATH}/file").content == TICKET.to_bytes()
+    assert each_registry.http.get(PATH).json()["yank_detail"] == "see second"
+    assert each_registry.publish(TICKET.to_bytes(), "first").status_code == 200
+    each_registry.http.post(f"{PATH}/unyank", headers=each_registry.bearer())
+    assert each_registry.search() == ["first"]
+
+
+def test_a_yank_needs_a_reason_that_is_known(registry: Registry) -> None:
+    registry.publish(TICKET.to_bytes(), "first")
+    for body, pointer in [({}, "/reason"), ({"reason": "mood"}, "/reason")]:
+        answer = registry.http.post(f"{PATH}/yank", json=body, headers=registry.bearer())
+        assert pointers(problem(answer, 422, "invalid")) == [pointer]
+    scopeless = registry.http.post(
+        f"{PATH}/yank", json={"reason": "broken"}, headers=registry.bearer("ada", "read")
+    )
+    assert problem(scopeless, 403, "missing-scope")["scope"] == "yank"
+
+
+def test_lineage_goes_up_to_the_first_level_and_down_to_the_next(each_registry: Registry) -> None:
+    parent: str | None = None
+    for level in range(4):
+        provenance = {"method": "imp", "level": level, "parent": parent}
+        ticket = make_ticket(density=1 - level / 5, provenance=provenance)
+        assert each_registry.publish(ticket.to_bytes(), f"level-{level}").status_code == 201
+        parent = ticket.digest
+    lineage = each_registry.http.get("/api/v1/tickets/ada/level-2/lineage").json()
+    assert [found["name"] for found in lineage["ancestors"]] == ["level-1", "level-0"]
+    assert [found["name"] for found in lineage["children"]] == ["level-3"]
+    layers = each_registry.http.get("/api/v1/tickets/ada/level-2/layers").json()["items"]
+    assert [layer["name"] for layer in layers] == ["fc1.weight", "fc2.weight"]
+
+
+def test_an_evaluation_is_shared_by_every_listing_of_its_digest(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    etag = each_registry.http.get(PATH).headers["etag"]
+    with each_registry.database.write() as session:
+        record_evaluation(session, digest=TICKET.digest, evaluation=VERDICT, job_id="j1")
+    each_registry.publish(TICKET.to_bytes(), "copy", by="bob")
+    for name in ("ada/first", "bob/copy"):
+        shown = each_registry.http.get(f"/api/v1/tickets/{name}").json()
+        assert (shown["verdict"], shown["replicates"]) == ("WINNING", 5)
+        assert shown["accuracy"] == pytest.approx(0.965)
+        assert [found["job_id"] for found in shown["evaluations"]] == ["j1"]
+        page = each_registry.http.get(f"/api/v1/tickets/{name}/verifications").json()
+        assert page["items"][0]["arms"] == VERDICT["arms"]
+        one = each_registry.http.get(f"/api/v1/tickets/{name}/verifications/{page['items'][0]['id']}")
+        assert one.json() == page["items"][0]
+    assert each_registry.http.get(PATH).headers["etag"] != etag
+    problem(each_registry.http.get(f"{PATH}/verifications/99"), 404, "not-found")
+    gone = each_registry.http.delete(f"{PATH}/verifications/1", headers=each_registry.bearer())
+    problem(gone, 405, "method-not-allowed")
+
+
+def test_a_verification_is_asked_for_and_becomes_a_job(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    asked = each_registry.http.post(
+        f"{PATH}/verifications", json={"replicates": 3}, headers=each_registry.bearer()
+    )
+    assert asked.status_code == 202, asked.text
+    job = each_registry.http.get(asked.headers["location"]).json()
+    assert (job["kind"], job["state"], job["spec"]["replicates"]) == ("verify", "queued", 3)
+    for body, pointer in [({"replicates": 1}, "/spec/replicates"), ({"n": 1}, "/n")]:
+        answer = each_registry.http.post(f"{PATH}/verifications", json=body, headers=each_registry.bearer())
+        assert answer.status_code == 422
+        assert pointers(answer.json()) == [pointer]
+    nothing = each_registry.http.post(
+        "/api/v1/tickets/ada/nothing/verifications", headers=each_registry.bearer()
+    )
+    problem(nothing, 404, "not-found")

@@ -1,0 +1,121 @@
+"""Handing out files: ETag, Range, exports."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+
+from nirvana.ticket import Ticket
+from tests.factories import make_ticket
+from tests.http.conftest import MakeRegistry
+from tests.registry import Registry, problem
+
+TICKET = make_ticket()
+DATA = TICKET.to_bytes()
+FILE = "/api/v1/tickets/ada/first/file"
+
+
+@pytest.fixture
+def published(make_registry: MakeRegistry) -> Registry:
+    registry = make_registry()
+    assert registry.publish(DATA, "first").status_code == 201
+    return registry
+
+
+def test_the_file_comes_back_byte_for_byte(published: Registry) -> None:
+    for path in (FILE, f"/api/v1/tickets/{TICKET.digest}/file"):
+        answer = published.http.get(path)
+        assert answer.status_code == 200
+        assert answer.content == DATA
+        assert answer.headers["etag"] == f'"{TICKET.digest}"'
+        assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["content-type"] == "application/vnd.nirvana.ticket"
+        assert answer.headers["content-length"] == str(len(DATA))
+
+
+def test_a_file_that_is_known_is_not_sent_again(published: Registry) -> None:
+    for tag in (f'"{TICKET.digest}"', f'"x", W/"{TICKET.digest}"', "*"):
+        answer = published.http.get(FILE, headers={"If-None-Match": tag})
+        assert (answer.status_code, answer.content) == (304, b"")
+    assert published.http.get(FILE, headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [("bytes=0-9", 0, 10), ("bytes=10-", 10, None), ("bytes=-5", -5, None), ("bytes=5-999999", 5, None)],
+)
+def test_a_range_is_sent_alone(published: Registry, asked: str, start: int, end: int | None) -> None:
+    answer = published.http.get(FILE, headers={"Range": asked})
+    assert answer.status_code == 206
+    assert answer.content == DATA[start:end]
+    first = start % len(DATA)
+    said = f"bytes {first}-{first + len(answer.content) - 1}/{len(DATA)}"
+    assert answer.headers["content-range"] == said
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=-", "lines=1-2", "bytes=9-3", "bytes=a-b"])
+def test_a_range_that_is_none_gets_the_whole_file(published: Registry, asked: str) -> None:
+    answer = published.http.get(FILE, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, DATA)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={len(DATA)}-", "bytes=-0", f"bytes={10**30}-"])
+def test_a_range_outside_the_file_is_refused_with_its_size(published: Registry, asked: str) -> None:
+    answer = published.http.get(FILE, headers={"Range": asked})
+    problem(answer, 416, "range-not-satisfiable")
+    assert answer.headers["content-range"] == f"bytes */{len(DATA)}"
+
+
+def test_a_range_of_another_version_gets_the_whole_file(published: Registry) -> None:
+    headers = {"Range": "bytes=0-9", "If-Range": '"other"'}
+    assert published.http.get(FILE, headers=headers).status_code == 200
+    headers["If-Range"] = f'"{TICKET.digest}"'
+    assert published.http.get(FILE, headers=headers).status_code == 206
+
+
+def test_head_says_what_get_would(published: Registry) -> None:
+    answer = published.http.head(FILE)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(DATA))
+
+
+def test_an_export_holds_the_masked_values_and_is_made_once(published: Registry) -> None:
+    values = TICKET.initial_values()
+    path = "/api/v1/tickets/ada/first/export"
+    tensors = load(published.http.get(path, params={"format": "safetensors"}).content)
+    archive = np.load(
+        io.BytesIO(published.http.get(path, params={"format": "numpy"}).content), allow_pickle=False
+    )
+    for name, value in values.items():
+        assert np.array_equal(tensors[name], value)
+        assert np.array_equal(archive[name], value)
+    script = published.http.get(path, params={"format": "script"})
+    compile(script.text, "train.py", "exec")
+    assert len(list((published.settings.home / "blobs" / "exports").rglob("*-*"))) == 3
+    again = published.http.get(
+        path, params={"format": "script"}, headers={"If-None-Match": script.headers["etag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_an_unknown_export_is_refused(published: Registry) -> None:
+    answer = published.http.get("/api/v1/tickets/ada/first/export?format=pickle")
+    problem(answer, 422, "invalid")
+    problem(published.http.get("/api/v1/tickets/ada/first/export"), 422, "invalid")
+
+
+def test_a_file_that_is_missing_from_the_blob_store_is_said_before_it_is_sent(published: Registry) -> None:
+    for path in (published.settings.home / "blobs").rglob("*.ticket"):
+        path.unlink()
+    problem(published.http.get(FILE), 503, "storage-failed")
+
+
+def test_two_files_of_one_ticket_each_come_back_as_they_were(published: Registry) -> None:
+    other = make_ticket(description="said by bob").to_bytes()
+    assert Ticket.from_bytes(other).digest == TICKET.digest
+    published.publish(other, "mine", by="bob")
+    assert published.http.get("/api/v1/tickets/bob/mine/file").content == other
+    assert published.http.get(FILE).content == DATA
