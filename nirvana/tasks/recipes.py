@@ -1,9 +1,9 @@
 """The default recipe of an architecture on a task.
 
 Fully connected networks follow Frankle and Carbin: Adam 1.2e-3, batches of 60, Glorot normal, layerwise
-pruning at 0.2 with 0.1 for the output layer; their 50,000 steps are cut to 10,000. Digits get 1,000 steps, at
-8e-4: at 1.2e-3 the dense network has its least validation loss some 150 steps before the last, sparse tickets at
-the last, and the early stop, which 1,000 steps are too few to compare, would decide the verdict.
+pruning at 0.2 with 0.1 for the output layer; their 50,000 steps are cut to 10,000. Digits get 1,000 steps
+at 8e-4: at 1.2e-3 the dense network has its least validation loss some 150 steps before the last and sparse
+tickets at the last, so that the early stop, which 1,000 steps are too few to compare, would decide verdicts.
 Conv-2/4/6 take their own rates; ResNet-20 takes open_lth's CIFAR-10 recipe, rewound to an early step.
 
 Reference: Frankle and Carbin 2019, arXiv:1803.03635; Frankle et al. 2020, arXiv:1912.05671.
@@ -30,12 +30,14 @@ def default_recipe(task: Task, architecture: str) -> Recipe:
     if architecture == "resnet-20":
         return _resnet(3 * steps, evaluate_every)
     rates = _convolution_rates(task, architecture)
+    is_brief = is_small and not rates
     return Recipe(
         optimizer="adam",
         learning_rate=_CONV_LEARNING_RATES.get(architecture, learning_rate),
         batch_size=60,
-        steps=2 * steps if architecture in _CONV_LEARNING_RATES else steps,
+        steps=300 if is_brief else 2 * steps if architecture in _CONV_LEARNING_RATES else steps,
         evaluate_every=evaluate_every,
+        initial_law="glorot_uniform" if is_brief else "glorot_normal",
         pruning=Pruning(rate=0.2, output_rate=0.1, layer_rates=rates),
     )
 
