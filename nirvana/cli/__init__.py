@@ -1,0 +1,29 @@
+"""The command line. Data go to stdout, talk and progress to stderr.
+
+Exit codes: 0 done, 1 something broke (a training left the finite numbers, a job failed), 2 wrong usage or
+an impossible request, 3 not found, 4 refused (conflict, no permission, too large, not a valid ticket ...),
+5 the service was not reached or cannot answer now, 6 the verdict asked for was not reached, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code; what fails is said in one line."""
+    from nirvana.cli.app import app
+    from nirvana.cli.output import report_error
+    from nirvana.errors import NirvanaError
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=given, prog_name="nirvana")
+    except NirvanaError as error:
+        sys.exit(report_error(error, as_json="--json" in given))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

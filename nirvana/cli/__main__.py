@@ -1,0 +1,3 @@
+from nirvana.cli import main
+
+main()

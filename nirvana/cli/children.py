@@ -1,0 +1,145 @@
+"""The service and its worker as child processes.
+
+The library never imports `app` or `worker` (they are not in the wheel): it starts them with this same Python,
+from the folder that holds them. A child dies with its parent, and what it prints goes to a log file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from nirvana.errors import NotFound, Unavailable
+
+_PR_SET_PDEATHSIG = 1
+
+
+def source_folder() -> Path:
+    """The folder that holds app/ and worker/.
+
+    Raises:
+        NotFound: this is the library alone.
+    """
+    import nirvana
+
+    beside_library = Path(nirvana.__file__).resolve().parent.parent
+    for folder in (beside_library, Path.cwd()):
+        if (folder / "app" / "settings.py").is_file() and (folder / "worker" / "__init__.py").is_file():
+            return folder
+    raise NotFound(
+        "the service (packages app and worker) is not installed here: found neither "
+        f"{beside_library / 'app'} nor {Path.cwd() / 'app'}. The wheel holds the library alone; "
+        "run this in a clone of the repository, or use its container image"
+    )
+
+
+def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment in which `python -m app` and `python -m worker` find themselves."""
+    paths = [str(source_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)} | dict(settings or {})
+
+
+def become(module: str, *arguments: str) -> None:
+    """Turn this process into `python -m module`, which so gets its signals and gives its exit code."""
+    environment = child_environment()
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
+
+
+def run(module: str, arguments: Sequence[str], settings: Mapping[str, str]) -> str:
+    """Run `python -m module` to its end; what it printed.
+
+    Raises:
+        Unavailable: it failed; with its last words.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=child_environment(settings), capture_output=True, text=True)
+    if done.returncode != 0:
+        said = _last_line(done.stderr or done.stdout)
+        raise Unavailable(f"python -m {module} {arguments[0]} ended with exit code {done.returncode}: {said}")
+    return done.stdout
+
+
+class Child:
+    """A running `python -m module`.
+
+    Args:
+        name: what it is called, here and in its log's file name.
+        log: file that gets its output, appended.
+    """
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], settings: Mapping[str, str], log: Path
+    ) -> None:
+        self.name, self.log = name, log
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._environment = child_environment(settings)
+        self._start()
+
+    def _start(self) -> None:
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+    def restart(self) -> None:
+        self._process.wait()
+        self._start()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """How it ended, and its log's last line."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            said = _last_line(log.read().decode(errors="replace"))
+        return f"the {self.name} ended with exit code {self._process.poll()} (log: {self.log}): {said}"
+
+    def stop(self, seconds: float) -> None:
+        """Ask it to drain; kill it after `seconds`."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def _last_line(text: str) -> str:
+    """Where a traceback says what happened."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:1_000] if lines else "it said nothing"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
+    """Whether `condition()` became true within `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(pause)
+    return False
+
+
+def _die_with_parent() -> None:
+    """In the child, before it runs: have the kernel send SIGTERM when the parent is gone."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,221 @@
+"""find, verify, train: experiments with tickets, here or by the service's workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nirvana.cli.output import Json, Output, Quiet, mean_and_sd, percent
+from nirvana.cli.tickets import Name
+
+WINNING = ("WINNING", "MATCHING")
+
+
+def find(
+    task: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, kmnist.")],
+    architecture: Annotated[str, typer.Option(help="A network of the zoo, such as lenet-300-100.")],
+    out: Annotated[Path, typer.Option(help="Folder for level-NN.ticket and report.json.")],
+    method: Annotated[str, typer.Option(help="imp or one-shot.")] = "imp",
+    levels: Annotated[int | None, typer.Option(help="How many times to prune.")] = None,
+    density: Annotated[float | None, typer.Option(help="Prune down to this share of weights.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial values and data order.")] = 0,
+    recipe: Annotated[Path | None, typer.Option(help="JSON file; overrides the task's recipe.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, dense or sparse.")] = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find tickets here, without a server: train, prune, rewind, again."""
+    from nirvana.cli.progress import Watch
+
+    output = Output(json, quiet)
+    overrides = _read_recipe(recipe)
+    lab = _lab()
+    with Watch(output, f"{architecture} on {task}") as watch:
+        report = lab.find(
+            task,
+            architecture,
+            method,
+            levels=levels,
+            density=density,
+            seed=seed,
+            recipe=overrides,
+            engine=engine,
+            out=out,
+            progress=watch,
+        )
+    found = report.to_dict()
+    output.data(found, lambda: _print_levels(output, found["levels"]))
+    output.say(f"tickets and report.json are in {out}")
+
+
+def _print_levels(output: Output, levels: list[dict[str, Any]]) -> None:
+    columns = ("level", "density", "kept", "test accuracy", "early stop", "untrained", "seconds", "ticket")
+    rows = [
+        (
+            level["level"],
+            percent(level["density"]),
+            level["kept"],
+            percent(level["early_stop_test_accuracy"]),
+            level["early_stop_step"],
+            percent(level["untrained_test_accuracy"]),
+            f"{level['seconds']:.1f}",
+            level["ticket"],
+        )
+        for level in levels
+    ]
+    output.table(columns, rows)
+
+
+def verify(
+    name: Name,
+    local: Annotated[bool, typer.Option("--local", help="Measure here and not by the service.")] = False,
+    replicates: Annotated[int, typer.Option(min=2, help="Seeds an arm.")] = 5,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a verdict: the ticket against dense, re-initialised, shuffled and random controls.
+
+    Exit code 6 when the verdict is neither WINNING nor MATCHING.
+    """
+    from nirvana.api import is_file_name
+
+    output = Output(json, quiet)
+    if local or is_file_name(name):
+        verdict = _verify_here(name, replicates, output)
+    else:
+        verdict = _verify_there(name, replicates, output)
+    output.data(verdict, lambda: _print_verdict(output, verdict))
+    if not str(verdict["verdict"]).startswith(WINNING) or verdict["verdict"] == "MATCHING_UNRESOLVED":
+        raise typer.Exit(6)
+
+
+def _verify_here(name: str, replicates: int, output: Output) -> dict[str, Any]:
+    from nirvana.api import load
+    from nirvana.cli.progress import Watch
+
+    ticket = load(name)
+    lab = _lab()
+    with Watch(output, "verification") as watch:
+        return dict(lab.verify(ticket, replicates=replicates, progress=watch).to_dict())
+
+
+def _verify_there(name: str, replicates: int, output: Output) -> dict[str, Any]:
+    from nirvana.api import parse_reference
+    from nirvana.cli.following import follow_job
+    from nirvana.cli.progress import Watch
+    from nirvana.client import Client
+
+    endpoint, reference = parse_reference(name)
+    with Client(endpoint) as client:
+        client.ticket(reference)  # an unknown one is "not found", and not an impossible job
+        job = client.submit_job("verify", {"ticket": reference, "replicates": replicates})
+        output.say(f"verification job {job['id']} is {job['state']}")
+        with Watch(output, "verification") as watch:
+            ended = follow_job(client, job["id"], watch)
+        return evaluation_of(client, ended)
+
+
+def evaluation_of(client: Any, job: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation that a finished verification job wrote."""
+    from nirvana.errors import NotFound
+
+    result = dict(job.get("result") or {})
+    if "arms" in result:
+        return result
+    for evaluation in client.evaluations(str(job["spec"]["ticket"])):
+        if evaluation.get("job_id") == job["id"] or evaluation.get("id") == result.get("evaluation"):
+            return dict(evaluation)
+    raise NotFound(f"job {job['id']} has ended without an evaluation")
+
+
+def _print_verdict(output: Output, verdict: dict[str, Any]) -> None:
+    rows = [(arm, mean_and_sd(values), len(values)) for arm, values in verdict["arms"].items()]
+    output.table(("arm", "test accuracy", "replicates"), rows)
+    print(f"{verdict['verdict']}: {verdict.get('reason', '')} (margin {percent(verdict['margin'], 1)})")
+
+
+def train(
+    name: Name,
+    seed: Annotated[int, typer.Option(min=0, help="Of the data's order.")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a ticket here with its own recipe, and print its test accuracy."""
+    from nirvana import tasks
+    from nirvana.api import load
+    from nirvana.cli.progress import Watch
+    from nirvana.recipe import Recipe
+
+    output = Output(json, quiet)
+    ticket = load(name)
+    recipe = Recipe.from_dict(dict(ticket.recipe))
+    lab = _lab()
+    with Watch(output, f"{ticket.architecture.name} on {ticket.task}") as watch:
+        result = lab.train(
+            ticket.architecture,
+            ticket.initial_values(),
+            ticket.masks,
+            tasks.load(ticket.task, watch),
+            recipe,
+            seed,
+            start_step=ticket.initial.rewind_step,
+            progress=watch,
+        )
+    trained = _training_summary(ticket, result, seed)
+    said = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
+    output.data(trained, lambda: print(f"{said}, {trained['seconds']:.1f} s"))
+    if result.failed:
+        from nirvana.errors import TrainingFailed
+
+        raise TrainingFailed(f"the loss was not finite at step {result.failed_step}")
+
+
+def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:
+    return {
+        "test_accuracy": result.early_stop_test_accuracy,
+        "early_stop_step": result.early_stop_step,
+        "final_test_accuracy": result.final_test_accuracy,
+        "untrained_test_accuracy": result.untrained_test_accuracy,
+        "seconds": result.seconds,
+        "engine": result.engine,
+        "seed": seed,
+        "digest": ticket.digest,
+        "density": ticket.density,
+        "task": ticket.task,
+        "flops": result.flops_dense,
+        "flops_sparse": result.flops_sparse,
+    }
+
+
+def _lab() -> Any:
+    """nirvana.lab, or a clear word where torch is not installed."""
+    from nirvana.errors import Unavailable
+
+    try:
+        from nirvana import lab
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed here: pip install 'nirvana-tickets[lab]'"
+        raise Unavailable(missing) from error
+    return lab
+
+
+def _read_recipe(path: Path | None) -> dict[str, Any] | None:
+    import json
+
+    from nirvana.errors import InvalidRecipe, NotFound
+
+    if path is None:
+        return None
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"no such file: {path}") from error
+    except ValueError as error:
+        raise InvalidRecipe(
+            f"{path}: found no JSON ({error}), expected an object of recipe fields"
+        ) from error
+    if not isinstance(fields, dict):
+        raise InvalidRecipe(f"{path}: found {type(fields).__name__}, expected an object of recipe fields")
+    return fields

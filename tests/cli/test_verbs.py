@@ -1,0 +1,268 @@
+"""The verbs that need no server: find, train, verify, lint, export, tasks, env, cache."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nirvana.cli import main
+from nirvana.cli.output import exit_code
+from nirvana.errors import error_classes
+
+SHORT = {"steps": 40, "evaluate_every": 20}
+LEVEL_KEYS = {
+    *("level", "density", "kept", "ticket", "digest", "early_stop_step", "early_stop_test_accuracy"),
+    *("final_test_accuracy", "untrained_test_accuracy", "seconds", "flops", "engine"),
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIRVANA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NIRVANA_OFFLINE", "1")
+    monkeypatch.delenv("NIRVANA_TOKEN", raising=False)
+
+
+class Run:
+    """Runs the command line in this process; exit code, stdout and stderr."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        out, err = self._capsys.readouterr()
+        return int(exit_.value.code or 0), out, err
+
+    def json(self, *arguments: str) -> Any:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(SHORT))
+    return str(path)
+
+
+@pytest.fixture
+def found(tmp_path: Path, run: Run, recipe: str) -> Path:
+    """A folder with two levels of a small network, hardly trained."""
+    folder = tmp_path / "found"
+    arguments = ("--task", "digits", "--architecture", "mlp-16", "--levels", "1", "--recipe", recipe)
+    code, _, err = run("find", *arguments, "--out", str(folder), "-q")
+    assert (code, err) == (0, "")
+    return folder
+
+
+def test_help_lists_every_verb_in_less_than_a_third_of_a_second() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "nirvana.cli", "--help"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        times.append(time.perf_counter() - start)
+    for verb in [
+        "up",
+        "serve",
+        "worker",
+        "migrate",
+        "search",
+        "show",
+        "pull",
+        "push",
+        "find",
+        "verify",
+        "train",
+        "lint",
+        "export",
+        "tasks",
+        "jobs",
+        "login",
+    ]:
+        assert f"\n  {verb} " in said
+    assert min(times) < 0.3
+
+
+def test_find_writes_tickets_and_a_report_and_prints_the_same(tmp_path: Path, run: Run, recipe: str) -> None:
+    folder = tmp_path / "out"
+    arguments = ("--task", "digits", "--architecture", "mlp-16", "--method", "imp", "--levels", "1")
+    printed = run.json("find", *arguments, "--seed", "3", "--recipe", recipe, "--out", str(folder))
+    assert {path.name for path in folder.iterdir()} == {"level-00.ticket", "level-01.ticket", "report.json"}
+    assert printed == json.loads((folder / "report.json").read_text())
+    assert {"task", "architecture", "method", "seed", "recipe", "environment", "levels"} <= set(printed)
+    assert (printed["task"], printed["method"], printed["seed"]) == ("digits", "imp", 3)
+    assert printed["recipe"]["steps"] == 40
+    assert set(printed["levels"][0]) >= LEVEL_KEYS
+    assert [level["level"] for level in printed["levels"]] == [0, 1]
+    assert 0 <= printed["levels"][1]["early_stop_test_accuracy"] <= 1
+
+
+def test_finding_again_with_one_seed_gives_the_same_bytes(
+    tmp_path: Path, run: Run, recipe: str, found: Path
+) -> None:
+    again = tmp_path / "again"
+    arguments = ("--task", "digits", "--architecture", "mlp-16", "--levels", "1", "--recipe", recipe)
+    run("find", *arguments, "--out", str(again))
+    for name in ("level-00.ticket", "level-01.ticket"):
+        assert (again / name).read_bytes() == (found / name).read_bytes()
+
+
+def test_train_prints_its_test_accuracy(run: Run, found: Path) -> None:
+    trained = run.json("train", str(found / "level-01.ticket"))
+    assert 0 <= trained["test_accuracy"] <= 1
+    assert {"test_accuracy", "seconds", "engine", "density", "digest"} <= set(trained)
+    assert trained["seconds"] > 0
+
+
+def test_verify_prints_a_verdict_and_leaves_with_6_when_it_did_not_win(run: Run, found: Path) -> None:
+    code, out, _ = run("verify", str(found / "level-01.ticket"), "--replicates", "2", "--json")
+    verdict = json.loads(out)
+    assert {"verdict", "protocol", "arms", "tests", "margin", "cost"} <= set(verdict)
+    assert set(verdict["arms"]) == {"dense", "ticket", "reinit", "shuffle", "random"}
+    assert all(len(values) == 2 for values in verdict["arms"].values())
+    assert code == (0 if verdict["verdict"] in ("WINNING", "MATCHING") else 6)
+
+
+def test_lint_says_what_a_ticket_is(run: Run, found: Path) -> None:
+    report = run.json("lint", str(found / "level-01.ticket"))
+    assert report["ok"] is True
+    assert report["digest"].startswith("sha256:")
+    assert report["errors"] == []
+    assert 0.7 < report["density"] < 0.9
+
+
+def test_lint_of_a_broken_file_names_each_problem_and_leaves_with_4(run: Run, found: Path) -> None:
+    path = found / "broken.ticket"
+    path.write_bytes((found / "level-01.ticket").read_bytes()[:-1])
+    code, out, _ = run("lint", str(path), "--json")
+    report = json.loads(out)
+    assert code == 4
+    assert report["ok"] is False
+    assert "cut off" in report["errors"][0]["detail"]
+
+
+def test_a_broken_file_is_said_in_one_line_without_a_traceback(run: Run, found: Path) -> None:
+    path = found / "broken.ticket"
+    path.write_bytes(b"\x80\x04pickled")
+    code, out, err = run("train", str(path))
+    assert (code, out) == (4, "")
+    assert err.startswith("nirvana: ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (
+            ("find", "--task", "mnits", "--architecture", "mlp-4", "--levels", "1"),
+            3,
+            "'mnits' is unknown, expected",
+        ),
+        (("find", "--task", "digits", "--architecture", "vgg-99", "--levels", "1"), 3, "vgg-99"),
+        (("find", "--task", "digits", "--architecture", "mlp-4", "--levels", "0"), 2, "levels is 0"),
+        (("find", "--task", "digits", "--architecture", "mlp-4"), 2, "levels and density"),
+        (
+            ("find", "--task", "digits", "--architecture", "mlp-4", "--method", "magic", "--levels", "1"),
+            2,
+            "magic",
+        ),
+        (("find", "--task", "digits", "--architecture", "mlp-4", "--density", "1.5"), 2, "density is 1.5"),
+    ],
+)
+def test_an_impossible_search_is_refused_with_what_was_expected(
+    tmp_path: Path, run: Run, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    found, out, err = run(*arguments, "--out", str(tmp_path / "out"))
+    assert (found, out) == (code, "")
+    assert said in err
+
+
+def test_an_error_with_json_is_a_problem_on_stdout(tmp_path: Path, run: Run) -> None:
+    arguments = ("--task", "mnits", "--architecture", "mlp-4", "--levels", "1", "--out", str(tmp_path))
+    code, out, _ = run("find", *arguments, "--json")
+    problem = json.loads(out)
+    assert code == 3
+    assert problem["code"] == "not-found"
+    assert "mnits" in problem["detail"]
+
+
+def test_a_recipe_that_breaks_a_rule_names_its_field(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"step": 10}')
+    arguments = ("--task", "digits", "--architecture", "mlp-4", "--levels", "1", "--out", str(tmp_path / "o"))
+    code, _, err = run("find", *arguments, "--recipe", str(path))
+    assert code == 2
+    assert "unknown field 'step'" in err
+
+
+def test_wrong_usage_leaves_with_2(run: Run) -> None:
+    assert run("find", "--nonsense")[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+def test_a_verb_that_needs_the_service_leaves_with_5_when_it_is_not_reached(run: Run) -> None:
+    code, _, err = run("search", "--task", "digits")
+    assert code == 5
+    assert "NIRVANA_OFFLINE" in err
+
+
+def test_tasks_lists_every_task(run: Run) -> None:
+    listed = run.json("tasks")["items"]
+    assert [task["name"] for task in listed] == ["digits", "mnist", "fashion-mnist", "kmnist"]
+
+
+def test_env_tells_folders_and_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIRVANA_TOKEN", "nvn_very_secret")
+    code, out, _ = run("env", "--json")
+    assert code == 0
+    assert json.loads(out)["signed in"] is True
+    assert "nvn_very_secret" not in out
+
+
+def test_logout_forgets_the_token(tmp_path: Path, run: Run) -> None:
+    token = tmp_path / "home" / "token"
+    token.parent.mkdir()
+    token.write_text("nvn_x")
+    assert run.json("logout") == {"removed": True}
+    assert not token.exists()
+    assert run.json("logout") == {"removed": False}
+
+
+def test_the_cache_is_listed_checked_and_emptied(tmp_path: Path, run: Run, found: Path) -> None:
+    from nirvana.cache import Cache
+    from nirvana.ticket import Ticket
+
+    content = (found / "level-01.ticket").read_bytes()
+    digest = Ticket.from_bytes(content).digest
+    Cache().keep(digest, content)
+    Cache().keep("sha256:" + 64 * "0", b"rubbish")
+    assert len(run.json("cache", "ls")["items"]) == 2
+    code, out, _ = run("cache", "verify", "--json")
+    assert (code, json.loads(out)) == (4, {"intact": 1, "damaged": ["sha256:" + 64 * "0"]})
+    assert run.json("cache", "rm", "--all") == {"removed": [digest]}
+    assert run.json("cache", "ls") == {"items": []}
+
+
+def test_every_error_has_an_exit_code_of_the_contract() -> None:
+    codes = {code: exit_code(kind("x")) for code, kind in error_classes().items()}
+    assert set(codes.values()) <= {1, 2, 3, 4, 5, 6, 130}
+    assert codes["invalid-ticket"] == codes["name-taken"] == codes["missing-scope"] == codes["too-large"] == 4
+    assert codes["invalid-recipe"] == codes["invalid-query"] == 2
+    assert codes["not-found"] == codes["data-missing"] == 3
+    assert codes["network"] == codes["storage-full"] == 5
+    assert codes["verdict-not-reached"] == 6

@@ -1,0 +1,120 @@
+"""The command line against the real service and worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nirvana.client import Client
+from nirvana.ticket import Ticket
+from tests.live.conftest import Nirvana
+
+
+def test_push_search_show_and_pull(
+    nirvana: Nirvana, owner: str, levels: list[Ticket], tmp_path: Path
+) -> None:
+    levels[2].write(tmp_path / "small.ticket")
+    code, out, _ = nirvana("push", str(tmp_path / "small.ticket"), "--name", "by-hand", "--json")
+    assert (code, json.loads(out)["digest"]) == (0, levels[2].digest)
+    code, out, _ = nirvana("search", "--task", "digits", "--json")
+    assert "by-hand" in [hit["name"] for hit in json.loads(out)["items"]]
+    code, out, _ = nirvana("show", f"{owner}/by-hand", "--json")
+    assert json.loads(out)["layers"][0]["name"] == "fc1.weight"
+    assert f"{owner}/by-hand" in nirvana("show", f"{owner}/by-hand")[1]
+    code, out, _ = nirvana("pull", f"{owner}/by-hand", "--out", str(tmp_path / "pulled.ticket"), "--json")
+    assert code == 0
+    assert (tmp_path / "pulled.ticket").read_bytes() == levels[2].to_bytes()
+
+
+def test_a_name_that_is_taken_leaves_with_4(nirvana: Nirvana, levels: list[Ticket], tmp_path: Path) -> None:
+    for number in (1, 2):
+        levels[number].write(tmp_path / f"{number}.ticket")
+    assert nirvana("push", str(tmp_path / "1.ticket"), "--name", "clash")[0] == 0
+    code, out, err = nirvana("push", str(tmp_path / "2.ticket"), "--name", "clash", "--json")
+    assert (code, json.loads(out)["code"]) == (4, "name-taken")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_pickle_is_never_sent(nirvana: Nirvana, tmp_path: Path) -> None:
+    (tmp_path / "evil.ticket").write_bytes(b"\x80\x04\x95...")
+    code, _, err = nirvana("push", str(tmp_path / "evil.ticket"), "--name", "evil")
+    assert code == 4
+    assert err.startswith("nirvana: ")
+
+
+def test_an_unknown_ticket_leaves_with_3(nirvana: Nirvana) -> None:
+    assert nirvana("show", "nobody/nothing")[0] == 3
+    assert nirvana("pull", "nobody/nothing")[0] == 3
+    assert nirvana("verify", "nobody/nothing")[0] == 3
+
+
+def test_a_wrong_token_leaves_with_4(nirvana: Nirvana, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIRVANA_TOKEN", "nvn_wrong")
+    assert nirvana("whoami")[0] == 4
+
+
+def test_login_keeps_a_token_that_the_service_knows(
+    nirvana: Nirvana, client: Client, owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = client.create_token(name="login", scopes=["read"])["secret"]
+    monkeypatch.setenv("NIRVANA_HOME", str(tmp_path))
+    assert nirvana("login", "--token", "nvn_wrong")[0] == 4
+    assert not (tmp_path / "token").exists()
+    code, out, err = nirvana("login", "--token", secret)
+    assert code == 0
+    assert secret not in out + err
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert nirvana("whoami")[1].strip() == owner
+    assert nirvana("logout")[0] == 0
+    assert nirvana("whoami")[0] == 4
+
+
+def test_verify_waits_for_the_services_verdict(
+    nirvana: Nirvana, owner: str, levels: list[Ticket], client: Client
+) -> None:
+    client.publish(levels[2].to_bytes(), "judged")
+    code, out, _ = nirvana("verify", f"{owner}/judged", "--replicates", "2", "--json")
+    verdict = json.loads(out)
+    assert {"verdict", "protocol", "arms", "tests", "margin", "cost"} <= set(verdict)
+    assert all(len(values) == 2 for values in verdict["arms"].values())
+    assert code == (0 if verdict["verdict"] in ("WINNING", "MATCHING") else 6)
+    assert client.ticket(f"{owner}/judged")["verdict"] == verdict["verdict"]
+
+
+def test_jobs_are_listed_shown_and_followed(nirvana: Nirvana, client: Client) -> None:
+    spec = {"task": "digits", "architecture": "mlp-4", "levels": 1, "recipe": {"steps": 20}}
+    job = client.submit_job("prune", spec)["id"]
+    _, out, _ = nirvana("jobs", "logs", job, "--json")
+    assert json.loads(out.splitlines()[-1])["data"]["state"] == "succeeded"
+    assert job in [item["id"] for item in json.loads(nirvana("jobs", "ls", "--json")[1])["items"]]
+    assert json.loads(nirvana("jobs", "show", job, "--json")[1])["state"] == "succeeded"
+    assert nirvana("jobs", "cancel", job)[0] == 4
+    assert nirvana("jobs", "show", "no-such-job")[0] == 3
+
+
+def test_ctrl_c_leaves_with_130_and_without_a_traceback(tmp_path: Path) -> None:
+    arguments = (
+        "--task",
+        "digits",
+        "--architecture",
+        "mlp-8",
+        "--levels",
+        "900",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    command = [sys.executable, "-m", "nirvana.cli", "find", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert process.stderr is not None
+    assert "level 0" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == 130
+    assert "Traceback" not in said
