@@ -1,4 +1,7 @@
-"""The first job of a new registry: find tickets of LeNet-300-100 on digits and verify the best sparse one."""
+"""The first job of a new registry: find tickets of LeNet-300-100 on digits, and verify three of them.
+
+Which levels are verified, and which one must win, follows from their densities: no result has a say.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from nirvana.errors import TrainingFailed
 if TYPE_CHECKING:
     from nirvana.client import Client
 
-TASK, ARCHITECTURE, LEVELS, SEED, REPLICATES = "digits", "lenet-300-100", 16, 0, 5
-MAX_DENSITY = 0.10
+TASK, ARCHITECTURE, REPLICATES = "digits", "lenet-300-100", 5
+SPEC = {"task": TASK, "architecture": ARCHITECTURE, "method": "imp", "levels": 14, "seed": 0}
+MUST_WIN = 0.10
+DENSITIES = (MUST_WIN, 0.50, 0.05)  # of each, the first level of at most that is verified, in this order
 _ENDED_BADLY = ("failed", "cancelled")
 
 Json = dict[str, Any]
@@ -24,8 +29,9 @@ Json = dict[str, Any]
 
 def welcome(client: Client, output: Output, check: Callable[[], None]) -> None:
     """Do the first job unless it was done before or the registry has tickets of somebody else."""
-    was_verified = any(client.jobs(kind="verify", state="succeeded", limit=1))
-    if was_verified or (any(client.search(limit=1)) and not _earlier(client, "prune")):
+    is_ours = _earlier(client, "prune", SPEC) is not None
+    verified = list(client.jobs(kind="verify", state="succeeded", limit=100))
+    if len(verified) >= len(DENSITIES) or (any(client.search(limit=1)) and not is_ours):
         return
     output.say(f"an empty registry: finding a first ticket, {ARCHITECTURE} on {TASK}")
     print_outcome(find_and_verify(client, output, check), output)
@@ -37,35 +43,28 @@ def find_and_verify(client: Client, output: Output, check: Callable[[], None]) -
     Args:
         check: called every second; raises when the service or its worker is gone for good.
     """
-    spec = {"task": TASK, "architecture": ARCHITECTURE, "method": "imp", "levels": LEVELS, "seed": SEED}
-    levels = _run_job(client, output, check, "prune", spec)["levels"]
-    chosen = choose_level(levels, _margin())
-    output.say(f"verifying level {chosen['level']} ({percent(chosen['density'])} of the weights)")
-    spec = {"ticket": chosen["name"], "replicates": REPLICATES}
-    ended = _run_job(client, output, check, "verify", spec)
-    return {"address": client.endpoint, "levels": levels, "verified": chosen, "evaluation": ended}
+    levels = _run_job(client, output, check, "prune", SPEC)["levels"]
+    evaluations = {}
+    for level in levels_to_verify(levels):
+        output.say(f"verifying level {level['level']} ({percent(level['density'])} of the weights)")
+        spec = {"ticket": level["name"], "replicates": REPLICATES}
+        evaluations[level["name"]] = _run_job(client, output, check, "verify", spec)
+    return {"address": client.endpoint, "levels": levels, "evaluations": evaluations}
 
 
-def choose_level(levels: list[Json], margin: float) -> Json:
-    """The level to verify: the sparsest of at most 10 % density that in its one run did as well on validation
-    data as the dense network, within the task's margin; where none did, the densest of at most 10 %.
-
-    The test set has no say: the verdict would be biased.
-    """
-    dense = levels[0]["early_stop_validation_accuracy"]
-    sparse = [level for level in levels if level["density"] <= MAX_DENSITY]
-    if not sparse:
-        raise TrainingFailed(
-            f"no level has a density of at most {MAX_DENSITY}: {len(levels)} levels are too few"
-        )
-    good = [level for level in sparse if level["early_stop_validation_accuracy"] >= dense - margin]
-    return good[-1] if good else sparse[0]
+def levels_to_verify(levels: list[Json]) -> list[Json]:
+    """The first level of at most each of `DENSITIES`; the one that must win comes first."""
+    found = [next((level for level in levels if level["density"] <= density), None) for density in DENSITIES]
+    if found[0] is None:
+        raise TrainingFailed(f"no level has a density of at most {MUST_WIN}: {len(levels)} are too few")
+    return [level for level in found if level is not None]
 
 
 def is_won(outcome: Json) -> bool:
-    """Whether the verified ticket is WINNING at 10 % density or less."""
-    is_sparse: bool = outcome["verified"]["density"] <= MAX_DENSITY
-    return is_sparse and outcome["evaluation"]["verdict"] == "WINNING"
+    """Whether the first level of at most 10 % density is WINNING."""
+    first = levels_to_verify(outcome["levels"])[0]
+    won: bool = outcome["evaluations"][first["name"]]["verdict"] == "WINNING"
+    return won
 
 
 def print_outcome(outcome: Json, output: Output) -> None:
@@ -74,43 +73,38 @@ def print_outcome(outcome: Json, output: Output) -> None:
 
 
 def _print_levels(outcome: Json, output: Output) -> None:
-    evaluation, verified = outcome["evaluation"], outcome["verified"]
+    evaluations = outcome["evaluations"]
     rows = []
     for level in outcome["levels"]:
-        is_verified = level["digest"] == verified["digest"]
-        accuracies = evaluation["arms"]["ticket"] if is_verified else [level["early_stop_test_accuracy"]]
-        verdict = evaluation["verdict"] if is_verified else ""
-        rows.append(
-            (level["level"], percent(level["density"]), mean_and_sd(accuracies), verdict, level["name"])
-        )
-    output.table(("level", "density", "test accuracy", "verdict", "ticket"), rows)
-    dense = mean_and_sd(evaluation["arms"]["dense"])
-    print(
-        f"dense baseline {dense}; margin {percent(evaluation['margin'], 1)}; {evaluation.get('reason', '')}"
-    )
-    print(f"{outcome['address']}/tickets/{verified['name']}")
+        evaluation = evaluations.get(level["name"])
+        accuracies = evaluation["arms"]["ticket"] if evaluation else [level["early_stop_test_accuracy"]]
+        dense = mean_and_sd(evaluation["arms"]["dense"]) if evaluation else ""
+        verdict = evaluation["verdict"] if evaluation else ""
+        rows.append((level["level"], percent(level["density"]), mean_and_sd(accuracies), dense, verdict))
+    output.table(("level", "density", "test accuracy", "dense baseline", "verdict"), rows)
+    first = levels_to_verify(outcome["levels"])[0]
+    evaluation = evaluations[first["name"]]
+    print(f"level {first['level']}: {evaluation['verdict']}, n = {evaluation['replicates']}, ", end="")
+    print(f"margin {percent(evaluation['margin'], 1)}: {evaluation.get('reason', '')}")
+    print(f"{outcome['address']}/tickets/{first['name']}")
 
 
 def _run_job(client: Client, output: Output, check: Callable[[], None], kind: str, spec: Json) -> Json:
     """Submit a job, or take up the one that an interrupted start submitted; what came of it."""
     from nirvana.cli.experiments import evaluation_of
 
-    job = _earlier(client, kind) or client.submit_job(kind, spec, key=f"welcome-{kind}-{uuid.uuid4()}")
+    job = _earlier(client, kind, spec) or client.submit_job(kind, spec, key=f"welcome-{uuid.uuid4()}")
     with Watch(output, f"{ARCHITECTURE} on {TASK}") as watch:
         ended = _beside(check, lambda: follow_job(client, job["id"], watch))
     return evaluation_of(client, ended) if kind == "verify" else dict(ended["result"])
 
 
-def _earlier(client: Client, kind: str) -> Json | None:
-    """This account's newest job of that kind that has not ended badly, if there is one."""
-    jobs = client.jobs(kind=kind, limit=20)
-    return next((job for job in jobs if job["state"] not in _ENDED_BADLY), None)
-
-
-def _margin() -> float:
-    from nirvana import tasks
-
-    return tasks.get(TASK).margin
+def _earlier(client: Client, kind: str, spec: Json) -> Json | None:
+    """This account's newest such job that has not ended badly, if there is one."""
+    for job in client.jobs(kind=kind, limit=100):
+        if job["state"] not in _ENDED_BADLY and spec.items() <= job["spec"].items():
+            return dict(job)
+    return None
 
 
 def _beside(check: Callable[[], None], work: Callable[[], Json]) -> Json:

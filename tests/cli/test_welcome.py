@@ -11,36 +11,33 @@ import pytest
 from nirvana.cli import up
 from nirvana.cli.children import Child, run, source_folder
 from nirvana.cli.output import Output, mean_and_sd
-from nirvana.cli.welcome import choose_level, is_won
+from nirvana.cli.welcome import is_won, levels_to_verify
 from nirvana.errors import Conflict, TrainingFailed, Unavailable
 
 
-def level(number: int, density: float, validation: float) -> dict[str, Any]:
-    return {"level": number, "density": density, "early_stop_validation_accuracy": validation}
+def level(number: int, density: float) -> dict[str, Any]:
+    return {"level": number, "density": density, "name": f"me/level-{number}"}
 
 
-def test_the_sparsest_level_that_validates_as_well_as_dense_is_verified() -> None:
-    levels = [level(0, 1, 0.98), level(1, 0.09, 0.985), level(2, 0.07, 0.972), level(3, 0.05, 0.96)]
-    assert choose_level(levels, margin=0.01)["level"] == 2
-
-
-def test_where_no_level_does_as_well_the_densest_sparse_one_is_verified() -> None:
-    levels = [level(0, 1, 0.98), level(1, 0.5, 0.98), level(2, 0.09, 0.9), level(3, 0.05, 0.8)]
-    assert choose_level(levels, margin=0.01)["level"] == 2
+def test_the_levels_to_verify_follow_from_their_densities_and_the_tenth_comes_first() -> None:
+    levels = [level(n, d) for n, d in enumerate((1, 0.6, 0.45, 0.2, 0.1, 0.07, 0.05, 0.03))]
+    assert [found["level"] for found in levels_to_verify(levels)] == [4, 2, 6]
+    assert [found["level"] for found in levels_to_verify(levels[:6])] == [4, 2]
 
 
 def test_too_few_levels_are_said_to_be_too_few() -> None:
-    with pytest.raises(TrainingFailed, match=r"no level has a density of at most 0\.1: 2 levels are too few"):
-        choose_level([level(0, 1, 0.98), level(1, 0.5, 0.98)], margin=0.01)
+    with pytest.raises(TrainingFailed, match=r"no level has a density of at most 0\.1: 2 are too few"):
+        levels_to_verify([level(0, 1), level(1, 0.5)])
 
 
 @pytest.mark.parametrize(
-    ("verdict", "density", "won"),
-    [("WINNING", 0.1, True), ("WINNING", 0.11, False), ("MATCHING", 0.05, False), ("TRIVIAL", 0.05, False)],
+    ("first", "other", "won"), [("WINNING", "TRIVIAL", True), ("MATCHING", "WINNING", False)]
 )
-def test_the_demo_succeeds_only_with_a_sparse_winning_ticket(verdict: str, density: float, won: bool) -> None:
-    outcome = {"evaluation": {"verdict": verdict}, "verified": {"density": density}}
-    assert is_won(outcome) is won
+def test_the_demo_succeeds_only_when_the_level_at_a_tenth_wins(first: str, other: str, won: bool) -> None:
+    levels = [level(0, 1), level(1, 0.5), level(2, 0.09), level(3, 0.04)]
+    verdicts = {"me/level-1": other, "me/level-2": first, "me/level-3": other}
+    evaluations = {name: {"verdict": verdict} for name, verdict in verdicts.items()}
+    assert is_won({"levels": levels, "evaluations": evaluations}) is won
 
 
 def test_accuracies_are_printed_as_mean_and_sd() -> None:
