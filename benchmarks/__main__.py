@@ -8,10 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import lenet_mnist, startup
+from benchmarks import digits_verdicts, lenet_mnist, startup
 from nirvana.lab.environment import environment
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"startup": startup.main, "lenet_mnist": lenet_mnist.main}
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "startup": startup.main,
+    "digits_verdicts": digits_verdicts.main,
+    "lenet_mnist": lenet_mnist.main,
+}
 
 
 def main(names: list[str]) -> int:
