@@ -9,15 +9,14 @@ ever a link. A name stands for one ticket for ever, so that a ref never goes sta
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from nirvana import environment
 from nirvana.errors import InvalidName, InvalidTicket
+from nirvana.files import write_atomically
 from nirvana.ticket import Ticket
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -92,17 +91,3 @@ class Cache:
             raise InvalidName(f"ticket name: found {name!r}, expected owner/name")
         service = re.sub(r"[^A-Za-z0-9.-]", "_", urlsplit(endpoint).netloc or endpoint)
         return self.folder / "refs" / service / name
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file so that nobody ever sees half of it, with exactly these permissions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), mode)
-            stream.write(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,19 @@ import rfc8785
 
 from nirvana.architecture import Architecture
 from nirvana.container import Tensor, parse_json, read_container
-from nirvana.errors import InvalidTicket, NirvanaError, Problem, TooLarge, raise_problems
+from nirvana.errors import (
+    Invalid,
+    InvalidTicket,
+    NirvanaError,
+    NotFound,
+    Problem,
+    TooLarge,
+    raise_problems,
+)
 from nirvana.initial import Values
 from nirvana.manifest import FORMAT, check_manifest, stored_names
 from nirvana.masks import Mask, decode, mask_sha256
-from nirvana.ticket import Initial, Limits, Ticket, read_file
+from nirvana.ticket import Initial, Limits, Ticket
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,21 @@ def check_size(size: int, limits: Limits) -> None:
         raise TooLarge(
             f"the file has {size} bytes, expected at most {limits.max_bytes}", limit=limits.max_bytes
         )
+
+
+def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
+    """A file's bytes, if it is there and not over the limit.
+
+    Raises:
+        NotFound, Invalid, TooLarge: which file, what was found, what was expected.
+    """
+    try:
+        check_size(os.path.getsize(path), limits)
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {os.fspath(path)}") from None
+    except OSError as error:
+        raise Invalid(f"{os.fspath(path)} cannot be read: {error.strerror}") from None
 
 
 def read_ticket(data: bytes | memoryview, limits: Limits) -> Ticket:

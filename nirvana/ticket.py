@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +19,7 @@ from nirvana import initial as initial_values
 from nirvana import masks as masks_
 from nirvana.architecture import MAX_PARAMETERS, Architecture
 from nirvana.container import write_container
-from nirvana.errors import Invalid, NotFound
+from nirvana.files import write_atomically
 from nirvana.initial import Values
 from nirvana.manifest import FORMAT, stored_names
 from nirvana.masks import Mask
@@ -158,6 +157,8 @@ class Ticket:
             NotFound: there is no such file.
             InvalidTicket, TooLarge: as in `from_bytes`.
         """
+        from nirvana.reader import read_file
+
         return cls.from_bytes(read_file(path, limits), limits)
 
     def to_bytes(self) -> bytes:
@@ -325,36 +326,3 @@ def _spread(stored: Values, mask: Mask | None, shape: tuple[int, ...]) -> Values
     kept = mask.ravel()
     values[kept] = stored[kept] if stored.size == mask.size else stored
     return values.reshape(shape)
-
-
-def read_file(path: str | os.PathLike[str], limits: Limits) -> bytes:
-    """A file's bytes, if it is there and not over the limit.
-
-    Raises:
-        NotFound, Invalid, TooLarge: which file, what was found, what was expected.
-    """
-    from nirvana.reader import check_size
-
-    try:
-        check_size(os.path.getsize(path), limits)
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"there is no file {os.fspath(path)}") from None
-    except OSError as error:
-        raise Invalid(f"{os.fspath(path)} cannot be read: {error.strerror}") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename: whole or not at all, also on a full disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -9,20 +9,9 @@ from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, one_of, utc_now
+from nirvana.protocol import VERDICTS
 
 UNMEASURED = -2.0  # sorts below every accuracy and every difference of two
-VERDICTS = (
-    "INVALID",
-    "NOT_MATCHING",
-    "INCONCLUSIVE",
-    "TRIVIAL",
-    "LAYER_RATIO_ONLY",
-    "STRUCTURE_ONLY",
-    "INIT_ONLY",
-    "MATCHING_UNRESOLVED",
-    "MATCHING",
-    "WINNING",
-)
 
 
 class Evaluation(Base):

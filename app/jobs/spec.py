@@ -11,6 +11,7 @@ from typing import Any
 from nirvana import tasks, zoo
 from nirvana.architecture import Architecture
 from nirvana.errors import Invalid, InvalidArchitecture, InvalidJob, NotFound, Problem, raise_problems
+from nirvana.protocol import ARMS
 from nirvana.recipe import Recipe
 from nirvana.tasks import Task
 
@@ -18,7 +19,6 @@ METHODS = ("imp", "one-shot")
 MAX_LEVELS = 100
 MAX_REPLICATES = 100
 MAX_SEED = 2**53 - 1
-ARMS = ("dense", "ticket", "reinit", "shuffle", "random")
 FORWARD_AND_BACKWARD = 3  # a backward pass costs two forward ones
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")

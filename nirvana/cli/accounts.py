@@ -18,8 +18,8 @@ def login(
 ) -> None:
     """Keep a token for this machine's user, after the service has confirmed it."""
     from nirvana import environment
-    from nirvana.cache import write_atomically
     from nirvana.client import Client
+    from nirvana.files import write_atomically
 
     secret = (token or typer.prompt("Token", hide_input=True, err=True)).strip()
     with Client(token=secret) as client:

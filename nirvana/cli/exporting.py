@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write a ticket as masked safetensors, as NumPy arrays, or as a train.py that stands alone."""
     from nirvana.api import load
-    from nirvana.cache import write_atomically
     from nirvana.exports import export_ticket
+    from nirvana.files import write_atomically
 
     ticket = load(name)
     exported = export_ticket(ticket, form)

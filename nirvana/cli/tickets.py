@@ -118,8 +118,8 @@ def pull(
 ) -> None:
     """Download a ticket, checked, to a file; it is kept in the cache as well."""
     from nirvana.api import fetch, parse_reference
-    from nirvana.cache import write_atomically
     from nirvana.cli.progress import Watch
+    from nirvana.files import write_atomically
     from nirvana.ticket import Ticket
 
     output = Output(json, quiet)

@@ -144,7 +144,7 @@ def _signed_in(endpoint: str, settings: dict[str, str]) -> Client:
 
 def _make_token(settings: dict[str, str]) -> str:
     """A new token of this user's account, kept under NIRVANA_HOME with mode 0600."""
-    from nirvana.cache import write_atomically
+    from nirvana.files import write_atomically
 
     arguments = ["token", "--account", _account_name(), "--scopes", SCOPES]
     secret = children.run("app", arguments, settings).strip().splitlines()[-1]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from nirvana.errors import NirvanaError
+from nirvana.files import write_atomically
 from nirvana.lab.goal import Goal, level_of
 from nirvana.lab.train import TrainResult
 from nirvana.recipe import Recipe
-from nirvana.ticket import Ticket, write_atomically
+from nirvana.ticket import Ticket
 
 
 @dataclass(frozen=True)

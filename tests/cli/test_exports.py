@@ -99,7 +99,7 @@ def test_what_a_ticket_says_never_becomes_code() -> None:
 
 def test_the_script_trains_the_ticket_without_nirvana(tmp_path: Path) -> None:
     result = run_script(tmp_path, make_ticket())
-    assert result["test_accuracy"] > 0.9
+    assert result["test_accuracy"] > 0.85
     assert result["nonzero"] <= result["kept"]
 
 

@@ -10,8 +10,9 @@ import pytest
 import nirvana
 from nirvana import zoo
 from nirvana.api import fetch, parse_reference
-from nirvana.cache import Cache, write_atomically
+from nirvana.cache import Cache
 from nirvana.errors import InvalidName, NetworkError, NotFound
+from nirvana.files import write_atomically
 from nirvana.initial import default_laws
 from nirvana.ticket import Ticket
 

@@ -15,10 +15,11 @@ import safetensors.numpy
 from nirvana import zoo
 from nirvana.container import MAX_HEADER_BYTES
 from nirvana.errors import Invalid, InvalidTicket, NotFound, TooLarge
+from nirvana.files import write_atomically
 from nirvana.initial import default_laws, draw_all
 from nirvana.masks import entropy_bound_bytes
 from nirvana.reader import lint
-from nirvana.ticket import Limits, Ticket, write_atomically
+from nirvana.ticket import Limits, Ticket
 from tests.factories import make_masks, make_ticket, put_together, take_apart
 from tests.format import independent_reader
 

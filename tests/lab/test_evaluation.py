@@ -13,7 +13,7 @@ from nirvana import tasks
 from nirvana.errors import Cancelled, Invalid
 from nirvana.lab import ARMS, ArmResult, first_ticket, judge, verify
 from nirvana.lab.cost import Cost
-from nirvana.lab.verification.evaluation import PROTOCOL
+from nirvana.protocol import PROTOCOL
 from nirvana.ticket import Ticket
 from tests.factories import make_ticket
 from tests.lab.small import SMALL, network

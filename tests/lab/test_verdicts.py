@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nirvana.lab.verification.verdicts import CONTROLS, VERDICTS, Findings, decide
+from nirvana.lab.verification.verdicts import Findings, decide
+from nirvana.protocol import CONTROLS, VERDICTS
 
 HELD = dict.fromkeys(CONTROLS, True)
 NOT_HELD = dict.fromkeys(CONTROLS, False)

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.evaluations.service import record_evaluation
 from app.jobs.events import append_events
-from app.jobs.spec import ARMS
 from app.storage import ticket_key
+from nirvana.protocol import ARMS
 from worker.engine import Outcome
 from worker.running import RunningJob
 

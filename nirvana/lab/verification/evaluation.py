@@ -23,14 +23,14 @@ from typing import Any
 from nirvana.errors import Invalid
 from nirvana.lab.cost import sum_costs
 from nirvana.lab.environment import environment
-from nirvana.lab.verification.arms import ARMS, ORDER_SEED, ArmResult
+from nirvana.lab.verification.arms import ORDER_SEED, ArmResult
 from nirvana.lab.verification.gate import effective_density, find_invalid, find_untestable
 from nirvana.lab.verification.statistics import ALPHA, Difference, difference, holm, mean, variance
-from nirvana.lab.verification.verdicts import CONTROLS, Findings, decide
+from nirvana.lab.verification.verdicts import Findings, decide
+from nirvana.protocol import ARMS, CONTROLS, PROTOCOL
 from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
 
-PROTOCOL = "nirvana-verify/1"
 _TRAINABLE_WITHIN = 0.01  # of the dense mean (SCIENCE 4.6)
 
 

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-VERDICTS = (
-    "INVALID",
-    "NOT_MATCHING",
-    "INCONCLUSIVE",
-    "TRIVIAL",
-    "LAYER_RATIO_ONLY",
-    "STRUCTURE_ONLY",
-    "INIT_ONLY",
-    "MATCHING_UNRESOLVED",
-    "MATCHING",
-    "WINNING",
-)
-CONTROLS = ("reinit", "shuffle", "random")
+from nirvana.protocol import CONTROLS
+
 LEAST_REPLICATES = 2
 
 
