@@ -11,7 +11,7 @@ from nirvana.ticket import Ticket
 
 @pytest.fixture(scope="module")
 def report() -> FindReport:
-    return find("digits", "lenet-300-100", levels=11)
+    return find("digits", "lenet-300-100", density=0.1)
 
 
 def test_the_default_recipe_finds_a_winning_ticket_below_a_tenth_of_the_weights(report: FindReport) -> None:
