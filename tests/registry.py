@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from sqlalchemy import create_engine, make_url, text
 
@@ -27,6 +28,8 @@ from app.storage import Storage
 
 POSTGRES = "NIRVANA_TEST_POSTGRES_URL"
 DATABASES = ("sqlite", "postgresql")
+_needs_postgres = pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} is not set")
+EACH = [pytest.param(name, marks=_needs_postgres if name == "postgresql" else ()) for name in DATABASES]
 TICKET_TYPE = "application/vnd.nirvana.ticket"
 VERDICT = {
     "verdict": "WINNING",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +9,7 @@ from app.db import Database
 from app.main import make_database
 from app.settings import Settings
 from app.storage import Storage, make_storage
-from tests.registry import DATABASES, POSTGRES, Templates, make_settings
-
-needs_postgres = pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} is not set")
-EACH = [pytest.param(name, marks=needs_postgres if name == "postgresql" else ()) for name in DATABASES]
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
-    made = Templates(tmp_path_factory.mktemp("template"))
-    yield made
-    made.drop()
+from tests.registry import EACH, Templates, make_settings
 
 
 @pytest.fixture(params=EACH)

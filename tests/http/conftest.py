@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,19 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.registry import DATABASES, POSTGRES, Registry, Templates, make_settings, run_registry
-
-needs_postgres = pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} is not set")
-EACH = [pytest.param(name, marks=needs_postgres if name == "postgresql" else ()) for name in DATABASES]
+from tests.registry import EACH, Registry, Templates, make_settings, run_registry
 
 MakeRegistry = Callable[..., Registry]
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
-    made = Templates(tmp_path_factory.mktemp("template"))
-    yield made
-    made.drop()
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from app.main import make_database
 from app.settings import Settings
 from app.tickets.models import Ticket
 from tests.factories import make_ticket
-from tests.http.conftest import EACH
-from tests.registry import TICKET_TYPE, Templates, make_settings, problem
+from tests.registry import EACH, TICKET_TYPE, Templates, make_settings, problem
 
 ROOT = Path(__file__).parents[2]
 

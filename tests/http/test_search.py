@@ -11,8 +11,8 @@ import pytest
 from app.db import utc_now
 from app.evaluations.service import record_evaluation
 from tests.factories import make_ticket
-from tests.http.conftest import EACH, MakeRegistry
-from tests.registry import VERDICT, Registry, pointers, problem
+from tests.http.conftest import MakeRegistry
+from tests.registry import EACH, VERDICT, Registry, pointers, problem
 
 
 def verify(registry: Registry, digest: str, accuracy: float, verdict: str = "WINNING") -> None:

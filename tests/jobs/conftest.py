@@ -1,3 +1,3 @@
-from tests.worker.conftest import arena, templates
+from tests.worker.conftest import arena
 
-__all__ = ["arena", "templates"]
+__all__ = ["arena"]

@@ -21,7 +21,9 @@ def data_folder() -> Path:
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = data_folder()
     if not (folder / request.param).is_dir():
-        pytest.skip(f"no {request.param} in {folder}: set NIRVANA_DATA to the folder that holds it")
+        pytest.skip(
+            f"data set not here: no {request.param} in {folder}: set NIRVANA_DATA to the folder that holds it"
+        )
     monkeypatch.setenv("NIRVANA_DATA", str(folder))
     monkeypatch.setenv("NIRVANA_OFFLINE", "1")
     return str(request.param)

@@ -1,23 +1,12 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.registry import DATABASES, POSTGRES, Templates
+from tests.registry import EACH, Templates
 from tests.worker.arena import Arena, open_arena
-
-needs_postgres = pytest.mark.skipif(POSTGRES not in os.environ, reason=f"{POSTGRES} is not set")
-EACH = [pytest.param(name, marks=needs_postgres if name == "postgresql" else ()) for name in DATABASES]
-
-
-@pytest.fixture(scope="session")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
-    made = Templates(tmp_path_factory.mktemp("template"))
-    yield made
-    made.drop()
 
 
 @pytest.fixture(params=EACH)
