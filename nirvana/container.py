@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from nirvana.errors import InvalidTicket
 
 MAX_HEADER_BYTES = 4 * 2**20
+PICKLE = "a pickle (or the zip file that torch.save writes), and loading one runs code: it is never read"
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
 _ITEM_BYTES = {"F32": 4, "U8": 1, "BOOL": 1, "I64": 8, "I32": 4}
 _DTYPE_NAMES = {"<f4": "F32", "|u1": "U8", "|b1": "BOOL", "<i8": "I64", "<i4": "I32"}
 
@@ -40,6 +42,8 @@ def read_container(data: bytes | memoryview) -> tuple[dict[str, str], dict[str, 
         InvalidTicket: anything but a whole, gapless file with a header of at most 4 MiB.
     """
     data = memoryview(data)
+    if is_pickle(data):
+        raise InvalidTicket(f"the file is {PICKLE}, expected a ticket")
     if len(data) < 8:
         raise InvalidTicket(f"the file has {len(data)} bytes, expected a safetensors header")
     length = int.from_bytes(data[:8], "little")
@@ -57,6 +61,14 @@ def read_container(data: bytes | memoryview) -> tuple[dict[str, str], dict[str, 
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise InvalidTicket("__metadata__ is not an object of strings")
     return metadata, _cut_tensors(header, data[8 + length :])
+
+
+def is_pickle(data: bytes | memoryview) -> bool:
+    """Whether these bytes begin as a pickle does, or a zip file, which is what torch.save writes.
+
+    A header of 19,280 bytes begins with "PK" too; as the length of a header a pickle's start is huge.
+    """
+    return bytes(data[:2]) in _PICKLES and int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES
 
 
 def parse_json(text: bytes, what: str) -> Any:

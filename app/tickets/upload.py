@@ -12,12 +12,12 @@ from fastapi import Request
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.settings import Settings
+from nirvana.container import PICKLE, is_pickle
 from nirvana.errors import Invalid, Malformed, Problem, StorageFull, TooLarge, UnsupportedMedia
 from nirvana.ticket import MEDIA_TYPE
 
 FORM = "multipart/form-data"
 ENVELOPE_BYTES = 64 * 1024  # what a multipart body may have besides the file
-_PICKLES = {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,5 @@ def _too_large(cap: int, found: int | None = None) -> TooLarge:
 
 def refuse_pickle(data: bytes) -> None:
     """Raises: UnsupportedMedia."""
-    if data[:2] in _PICKLES:
-        raise UnsupportedMedia(
-            "This is a pickle (or the zip file that torch.save writes), whatever its name: loading one runs "
-            f"code, so none is read here. Expected a ticket, {MEDIA_TYPE}; `nirvana import` converts."
-        )
+    if is_pickle(data):
+        raise UnsupportedMedia(f"This is {PICKLE}. Expected a ticket, {MEDIA_TYPE}.")

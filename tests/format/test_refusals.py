@@ -271,8 +271,9 @@ def header(fields: Any, body: bytes = b"") -> bytes:
         (DATA + b"x", "bytes after the last tensor"),
         ((10**12).to_bytes(8, "little") + b"{}", "header says it has 1000000000000 bytes"),
         ((2**64 - 1).to_bytes(8, "little"), "header says"),
-        (pickle.dumps({"state": [1, 2, 3]}), "not a ticket"),
-        (b"PK\x03\x04" + bytes(100), "header"),
+        (pickle.dumps({"state": [1, 2, 3]}), "a pickle"),
+        (pickle.dumps(dict.fromkeys(range(9)), protocol=2), "a pickle"),
+        (b"PK\x03\x04\x14\x00\x00\x08\x08\x00" + bytes(100), "a pickle"),
         (header([]), "header is list"),
         (header({"__metadata__": {"format": 1}}), "not an object of strings"),
         (header({"a": {"dtype": "F32"}}), "exactly dtype, shape and data_offsets"),
@@ -288,6 +289,14 @@ def header(fields: Any, body: bytes = b"") -> bytes:
 def test_what_is_no_whole_safetensors_file_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(InvalidTicket, match=message):
         Ticket.from_bytes(data)
+
+
+@pytest.mark.parametrize("length", [0x4B50, 0x8000 + 0x580])
+def test_a_header_whose_length_reads_like_a_pickle_or_a_zip_is_none(length: int) -> None:
+    bare = int.from_bytes(make_ticket(description="").to_bytes()[:8], "little")
+    data = make_ticket(description="x" * (length - bare)).to_bytes()
+    assert int.from_bytes(data[:8], "little") == length
+    assert lint(data).ok
 
 
 def test_a_billion_parameters_cost_nothing() -> None:
