@@ -1,4 +1,4 @@
-"""The first job of a new registry: find tickets of LeNet-300-100 on digits, and verify three of them.
+"""The first job of a new registry: find tickets of LeNet-300-100 on digits, and verify two of them.
 
 Which levels are verified, and which one must win, follows from their densities: no result has a say.
 """
@@ -18,10 +18,10 @@ from nirvana.errors import TrainingFailed
 if TYPE_CHECKING:
     from nirvana.client import Client
 
-TASK, ARCHITECTURE, REPLICATES = "digits", "lenet-300-100", 5
-SPEC = {"task": TASK, "architecture": ARCHITECTURE, "method": "imp", "levels": 14, "seed": 0}
+TASK, ARCHITECTURE, REPLICATES = "digits", "lenet-300-100", 10
 MUST_WIN = 0.10
-DENSITIES = (MUST_WIN, 0.50, 0.05)  # of each, the first level of at most that is verified, in this order
+SPEC = {"task": TASK, "architecture": ARCHITECTURE, "method": "imp", "density": MUST_WIN, "seed": 0}
+DENSITIES = (MUST_WIN, 0.50)  # of each, the first level of at most that is verified, in this order
 _ENDED_BADLY = ("failed", "cancelled")
 
 Json = dict[str, Any]

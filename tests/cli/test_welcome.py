@@ -20,9 +20,8 @@ def level(number: int, density: float) -> dict[str, Any]:
 
 
 def test_the_levels_to_verify_follow_from_their_densities_and_the_tenth_comes_first() -> None:
-    levels = [level(n, d) for n, d in enumerate((1, 0.6, 0.45, 0.2, 0.1, 0.07, 0.05, 0.03))]
-    assert [found["level"] for found in levels_to_verify(levels)] == [4, 2, 6]
-    assert [found["level"] for found in levels_to_verify(levels[:6])] == [4, 2]
+    levels = [level(n, d) for n, d in enumerate((1, 0.6, 0.45, 0.2, 0.1, 0.07))]
+    assert [found["level"] for found in levels_to_verify(levels)] == [4, 2]
 
 
 def test_too_few_levels_are_said_to_be_too_few() -> None:

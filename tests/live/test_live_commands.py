@@ -110,7 +110,13 @@ def test_ctrl_c_leaves_with_130_and_without_a_traceback(tmp_path: Path) -> None:
         str(tmp_path / "out"),
     )
     command = [sys.executable, "-m", "nirvana.cli", "find", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     assert process.stderr is not None
     assert "level 0" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
