@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+
+from nirvana.errors import StorageFailed, StorageFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -12,7 +17,18 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
 
     Args:
         mode: the file's permissions, exactly.
+
+    Raises:
+        StorageFull, StorageFailed: naming the file and what the system said.
     """
+    try:
+        _write(path, data, mode)
+    except OSError as error:
+        kind = StorageFull if error.errno in _FULL else StorageFailed
+        raise kind(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nirvana.errors import Invalid
 from nirvana.ieee import cosine, natural_log
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
 def blocks(seed: int, tensor: int, stream: int, block: Index) -> NDArray[np.uint64]:
     """The four words of each numbered block of a tensor's stream: shape (4, len(block))."""
     if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}, expected 0 to 2^64 - 1")
+        raise Invalid(f"seed is {seed}, expected 0 to 2^64 - 1")
     number = block.astype(np.uint64)
     constant = np.ones_like(number)
     counter = np.stack(

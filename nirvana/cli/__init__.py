@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code; what fails is said in one line."""
     from nirvana.cli.app import app
     from nirvana.cli.output import report_error
-    from nirvana.errors import NirvanaError
+    from nirvana.errors import NirvanaError, StorageFailed
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -25,5 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # a folder that cannot be made, a home that is not ours
+        sys.exit(report_error(StorageFailed(str(error)), as_json="--json" in given))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -11,7 +11,7 @@ import nirvana
 from nirvana import zoo
 from nirvana.api import fetch, parse_reference
 from nirvana.cache import Cache
-from nirvana.errors import InvalidName, NetworkError, NotFound
+from nirvana.errors import InvalidName, NetworkError, NotFound, StorageFailed
 from nirvana.files import write_atomically
 from nirvana.initial import default_laws
 from nirvana.ticket import Ticket
@@ -103,7 +103,7 @@ def test_a_reference_names_a_service_and_a_ticket(source: str, expected: tuple[s
 
 def test_a_failed_write_leaves_neither_the_file_nor_a_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(StorageFailed, match="target cannot be written: Is a directory"):
         write_atomically(tmp_path / "target", b"content")
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == []
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nirvana import zoo
+from nirvana.errors import Invalid
 from nirvana.ieee import cosine, natural_log
 from nirvana.initial import (
     FAN_LAWS,
@@ -155,5 +156,6 @@ def test_a_shuffle_and_a_random_mask_keep_the_count(seed: int, kept: int) -> Non
 
 
 def test_a_seed_outside_its_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="seed is -1, expected 0 to"):
-        words(-1, 0, INITIAL, np.arange(4))
+    for seed in (-1, 2**64):
+        with pytest.raises(Invalid, match=f"seed is {seed}, expected 0 to"):
+            words(seed, 0, INITIAL, np.arange(4))
