@@ -23,6 +23,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {unknown[0]!r}: there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
+    print("# Results\n\nWritten by `make docs`: nothing here was typed in. Machine and versions:\n")
     print(", ".join(f"{name} {value}" for name, value in environment().items()))
     for name in names or BENCHMARKS:
         print(f"\n## {name}\n")

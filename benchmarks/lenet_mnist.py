@@ -28,7 +28,8 @@ def main() -> None:
         report = lab.find(
             "mnist", "lenet-300-100", "imp", levels=LEVELS, seed=SEED, out=out, progress=_say
         ).to_dict()
-        print(f"task mnist, lenet-300-100, imp, seed {SEED}, n = 1; {report['environment']}\n")
+        where = ", ".join(f"{name} {value}" for name, value in report["environment"].items())
+        print(f"task mnist, lenet-300-100, imp, seed {SEED}, n = 1; trained on {where}\n")
         print(
             "| level | density % | test accuracy at early stop % | reference % | step | untrained % | s | "
             "file bytes | bound bytes | file / (1.02 bound + 4096) |"
