@@ -237,3 +237,8 @@ def raise_problems(kind: type[NirvanaError], what: str, problems: Sequence[Probl
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     where = f" at {first.pointer}" if first.pointer else ""
     raise kind(f"{what}: {first.detail}{where}{more}", errors=problems)
+
+
+def missing_lab(error: ModuleNotFoundError) -> Unavailable:
+    """What to say where `nirvana.lab` cannot be imported."""
+    return Unavailable(f"{error.name} is not installed here: pip install 'nirvana-tickets[lab]'")

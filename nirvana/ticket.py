@@ -19,6 +19,7 @@ from nirvana import initial as initial_values
 from nirvana import masks as masks_
 from nirvana.architecture import MAX_PARAMETERS, Architecture
 from nirvana.container import write_container
+from nirvana.errors import missing_lab
 from nirvana.files import write_atomically
 from nirvana.initial import Values
 from nirvana.manifest import FORMAT, stored_names
@@ -291,9 +292,15 @@ class Ticket:
         )
 
     def to_torch(self) -> torch.nn.Module:
-        """An nn.Module, rewound and masked; its masks survive every optimiser step. Needs `nirvana[lab]`."""
-        from nirvana.lab import to_torch
+        """An nn.Module, rewound and masked; its masks survive every optimiser step.
 
+        Raises:
+            Unavailable: torch is not installed; names the extra that brings it.
+        """
+        try:
+            from nirvana.lab import to_torch
+        except ModuleNotFoundError as error:
+            raise missing_lab(error) from None
         return to_torch(self)
 
     def _shape(self, name: str) -> tuple[int, ...]:

@@ -191,13 +191,12 @@ def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:
 
 def _lab() -> Any:
     """nirvana.lab, or a clear word where torch is not installed."""
-    from nirvana.errors import Unavailable
+    from nirvana.errors import missing_lab
 
     try:
         from nirvana import lab
     except ModuleNotFoundError as error:
-        missing = f"{error.name} is not installed here: pip install 'nirvana-tickets[lab]'"
-        raise Unavailable(missing) from error
+        raise missing_lab(error) from None
     return lab
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import safetensors.numpy
 
 from nirvana import zoo
 from nirvana.container import MAX_HEADER_BYTES
-from nirvana.errors import Invalid, InvalidTicket, NotFound, TooLarge
+from nirvana.errors import Invalid, InvalidTicket, NotFound, TooLarge, Unavailable
 from nirvana.files import write_atomically
 from nirvana.initial import default_laws, draw_all
 from nirvana.masks import entropy_bound_bytes
@@ -215,3 +216,14 @@ def test_wrong_parts_never_become_a_ticket() -> None:
 def test_any_finite_number_survives_in_a_recipe(value: float) -> None:
     ticket = make_ticket(recipe={"learning_rate": value})
     assert Ticket.from_bytes(ticket.to_bytes()).recipe == {"learning_rate": value}
+
+
+def test_a_module_without_torch_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("nirvana.lab")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(importlib.import_module("nirvana"), "lab", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        Unavailable, match=r"torch is not installed here: pip install .*lab"
+    ):
+        make_ticket().to_torch()
