@@ -223,7 +223,5 @@ def test_a_module_without_torch_installed_names_what_to_install(monkeypatch: pyt
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr(importlib.import_module("nirvana"), "lab", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(
-        Unavailable, match=r"torch is not installed here: pip install .*lab"
-    ):
+    with pytest.raises(Unavailable, match=r"torch is not installed here: pip install .*lab"):
         make_ticket().to_torch()
