@@ -68,9 +68,11 @@ class Goal:
         while len(kept) - 1 != self.levels:
             groups = [(n - round(rate * n), rate) for n, rate in groups]
             left = sum(n for n, _ in groups)
-            if goal is not None and left == kept[-1]:
+            if left == kept[-1]:
+                asked = f"{self.levels} levels" if goal is None else f"density {self.density}"
                 raise Invalid(
-                    f"density {self.density} is out of reach: a round at {left} weights removes none"
+                    f"{asked}: out of reach, since after {len(kept) - 1} levels a round at {left} weights "
+                    "removes none"
                 )
             kept.append(left if goal is None else max(left, goal))
             if kept[-1] == goal:

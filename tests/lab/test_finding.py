@@ -228,3 +228,9 @@ def test_a_partial_recipe_overrides_the_tasks_default() -> None:
         default.batch_size,
         default.pruning.output_rate,
     )
+
+
+def test_more_levels_than_the_weights_have_rounds_are_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"200 levels: out of reach, since after 32 levels .* removes none"):
+        find("digits", "mlp-16", levels=200, out=tmp_path)
+    assert not list(tmp_path.iterdir())
