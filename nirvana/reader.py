@@ -68,7 +68,7 @@ def lint(source: bytes | str | os.PathLike[str], limits: Limits = Limits()) -> L
 
 def find_warnings(ticket: Ticket) -> Iterator[str]:
     """What is odd about a valid ticket."""
-    if not ticket.stores_whole_tensors and ticket.initial.rewind_step == 0:
+    if not ticket.stores_whole_tensors and ticket.start.rewind_step == 0:
         yield "the initial values of pruned weights are not stored: a verdict can be MATCHING at best"
     if not ticket.masks:
         yield "nothing is pruned: this is the dense network"
@@ -241,13 +241,13 @@ def _assemble(
 
 def _digest_problems(ticket: Ticket) -> Iterator[Problem]:
     for name in ticket.value_names:
-        stored = ticket.initial.stored.get(name)
+        stored = ticket.start.stored.get(name)
         if stored is not None and not np.isfinite(stored).all():
             place = int(np.flatnonzero(~np.isfinite(stored))[0])
             detail = f"value {place} of {name} is {stored[place]}, expected finite values"
             yield Problem(f"/initial/{name}", "not-finite", detail)
             continue
-        found, expected = ticket._value_sha256(name), ticket.initial.sha256[name]
+        found, expected = ticket._value_sha256(name), ticket.start.sha256[name]
         if found != expected:
             source = "stored" if stored is not None else "drawn from the seed"
             detail = f"the values of {name} {source} have sha256 {found}, the manifest says {expected}"

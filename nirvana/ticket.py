@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Ticket:
         architecture: the graph.
         prunable: parameters that a mask may cover, in the architecture's order.
         masks: parameter -> boolean array of its shape, True = kept; kept whole where absent.
-        initial: the values that training starts from.
+        start: where the values that training starts from come from; `initial` has the values.
         task: the task's name.
         recipe: JSON-able; `Recipe.from_dict` reads it.
         provenance: method, level, parent digest, tool: free fields.
@@ -90,7 +91,7 @@ class Ticket:
     architecture: Architecture
     prunable: tuple[str, ...]
     masks: Mapping[str, Mask]
-    initial: Initial
+    start: Initial
     task: str
     recipe: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -168,7 +169,7 @@ class Ticket:
         tensors: dict[str, NDArray[Any]] = {
             f"mask/{name}": np.frombuffer(frame, np.uint8) for name, (_, frame) in encoded.items()
         }
-        tensors |= {f"initial/{name}": values for name, values in self.initial.stored.items()}
+        tensors |= {f"initial/{name}": values for name, values in self.start.stored.items()}
         manifest = self.manifest({name: encoding for name, (encoding, _) in encoded.items()})
         metadata = {"format": FORMAT, "manifest": rfc8785.dumps(manifest).decode()}
         return write_container(metadata, tensors)
@@ -193,7 +194,7 @@ class Ticket:
                 }
                 for name, mask in self.masks.items()
             },
-            "initial": self.initial.to_manifest(),
+            "initial": self.start.to_manifest(),
             "task": self.task,
             "recipe": dict(self.recipe),
             "provenance": dict(self.provenance),
@@ -212,8 +213,8 @@ class Ticket:
             "architecture": architecture,
             "prunable": list(self.prunable),
             "masks": {name: masks_.mask_sha256(mask) for name, mask in self.masks.items()},
-            "initial": dict(self.initial.sha256),
-            "rewind_step": self.initial.rewind_step,
+            "initial": dict(self.start.sha256),
+            "rewind_step": self.start.rewind_step,
         }
         return "sha256:" + hashlib.sha256(rfc8785.dumps(identity)).hexdigest()
 
@@ -267,27 +268,36 @@ class Ticket:
     @property
     def value_names(self) -> list[str]:
         """Names that have initial values: the parameters and, after step 0, running statistics."""
-        return stored_names({"rewind_step": self.initial.rewind_step}, self.architecture)
+        return stored_names({"rewind_step": self.start.rewind_step}, self.architecture)
+
+    @cached_property
+    def initial(self) -> Mapping[str, Values]:
+        """The initial values to look at: name -> float32 of the parameter's shape, pruned elements 0; read
+        only."""
+        values = self.initial_values()
+        for array in values.values():
+            array.flags.writeable = False
+        return MappingProxyType(values)
 
     def initial_values(self) -> dict[str, Values]:
-        """name -> float32 of the parameter's shape, pruned elements 0: where training starts."""
+        """The initial values to train from: fresh arrays at each call."""
         return {name: self._values(name) for name in self.value_names}
 
     def dense_initial_values(self) -> dict[str, Values] | None:
         """The same before any mask, for the dense arm; None where a stored ticket keeps survivors only."""
-        if self.initial.kind == "seeded":
-            seed = self.initial.seed
+        if self.start.kind == "seeded":
+            seed = self.start.seed
             assert seed is not None
-            return initial_values.draw_all(self.architecture, self.initial.laws, seed)
+            return initial_values.draw_all(self.architecture, self.start.laws, seed)
         if not self.stores_whole_tensors:
             return None
-        return {name: values.reshape(self._shape(name)) for name, values in self.initial.stored.items()}
+        return {name: values.reshape(self._shape(name)) for name, values in self.start.stored.items()}
 
     @property
     def stores_whole_tensors(self) -> bool:
         """Whether every initial value, pruned or not, is known."""
-        stored = self.initial.stored
-        return self.initial.kind == "seeded" or all(
+        stored = self.start.stored
+        return self.start.kind == "seeded" or all(
             values.size == math.prod(self._shape(name)) for name, values in stored.items()
         )
 
@@ -309,11 +319,11 @@ class Ticket:
 
     def _values(self, name: str) -> Values:
         mask = self.masks.get(name)
-        if self.initial.kind == "stored":
-            return _spread(self.initial.stored[name], mask, self._shape(name))
+        if self.start.kind == "stored":
+            return _spread(self.start.stored[name], mask, self._shape(name))
         tensor = list(self.architecture.parameters).index(name)
-        assert self.initial.seed is not None
-        law, shape, seed = self.initial.laws[name], self._shape(name), self.initial.seed
+        assert self.start.seed is not None
+        law, shape, seed = self.start.laws[name], self._shape(name), self.start.seed
         if mask is None:
             return initial_values.draw(law, shape, seed, tensor)
         values = np.zeros(mask.size, np.float32)
@@ -328,7 +338,7 @@ class Ticket:
 def _spread(stored: Values, mask: Mask | None, shape: tuple[int, ...]) -> Values:
     """The full tensor, pruned elements +0, of stored values that are whole or of kept elements only."""
     if mask is None:
-        return stored.reshape(shape)
+        return stored.reshape(shape).copy()
     values = np.zeros(mask.size, np.float32)
     kept = mask.ravel()
     values[kept] = stored[kept] if stored.size == mask.size else stored

@@ -160,7 +160,7 @@ def train(
             tasks.load(ticket.task, watch),
             recipe,
             seed,
-            start_step=ticket.initial.rewind_step,
+            start_step=ticket.start.rewind_step,
             progress=watch,
         )
     trained = _training_summary(ticket, result, seed)

@@ -61,7 +61,7 @@ def _manifest(ticket: Ticket) -> dict[str, Any]:
     task = tasks.get(ticket.task)
     return {
         "architecture": ticket.architecture.to_manifest(),
-        "initial": {"rewind_step": ticket.initial.rewind_step},
+        "initial": {"rewind_step": ticket.start.rewind_step},
         "recipe": Recipe.from_dict(dict(ticket.recipe)).to_dict(),
         "task": {
             "pixel_max": task.pixel_max,

@@ -174,7 +174,7 @@ def find_level(
         data,
         recipe,
         order_seed,
-        start_step=ticket.initial.rewind_step,
+        start_step=ticket.start.rewind_step,
         progress=_level_points(progress, level),
         should_stop=should_stop,
         keep_weights=True,
@@ -206,7 +206,7 @@ def _fields(
 
 def _next_ticket(ticket: Ticket, masks: Mapping[str, Mask], goal: Goal, order_seed: int) -> Ticket:
     """The same start under smaller masks; stored values shrink to the kept elements."""
-    start = ticket.initial
+    start = ticket.start
     stored = None
     if start.kind == "stored":
         values = ticket.initial_values()

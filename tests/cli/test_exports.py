@@ -87,7 +87,7 @@ def test_what_a_ticket_says_never_becomes_code() -> None:
         source.masks,
         task="digits",
         recipe=source.recipe,
-        laws=source.initial.laws,
+        laws=source.start.laws,
         seed=1,
         description=hostile,
         authors=[hostile],

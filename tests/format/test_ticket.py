@@ -60,6 +60,19 @@ def test_pruned_values_are_zero_and_kept_ones_follow_from_the_seed() -> None:
         assert not values[~mask].any()
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_initial_values_are_read_by_name_and_fresh_ones_never_change_the_ticket(stored: bool) -> None:
+    ticket = make_ticket(stored=stored)
+    before = ticket.initial["fc1.bias"].copy()
+    assert set(ticket.initial) == set(ticket.architecture.parameters)
+    with pytest.raises(ValueError, match="read-only"):
+        ticket.initial["fc1.weight"][0] = 1
+    for values in ticket.initial_values().values():
+        values += 1
+    assert np.array_equal(ticket.initial_values()["fc1.bias"], before)
+    assert np.array_equal(ticket.initial["fc1.weight"], ticket.initial_values()["fc1.weight"])
+
+
 def test_identity_ignores_encodings_claims_task_description_and_kind() -> None:
     plain = make_ticket()
     claim = {"task": "mnist", "metric": "test_accuracy", "value": 0.5, "replicates": 1}

@@ -32,7 +32,7 @@ def survivors_only() -> Ticket:
         full.masks,
         task="digits",
         recipe=SMALL.to_dict(),
-        laws=full.initial.laws,
+        laws=full.start.laws,
         stored=stored,
     )
 
@@ -88,7 +88,7 @@ def test_all_arms_but_reinit_start_from_the_tickets_own_values(stored: bool) -> 
         found = values_of(ticket, arm)
         assert all(np.array_equal(found[name], whole[name]) for name in whole)
     assert all(np.array_equal(v, values_of(ticket, "ticket")[n]) for n, v in ticket.initial_values().items())
-    expected = draw_all(ticket.architecture, ticket.initial.laws, 3, REINIT)
+    expected = draw_all(ticket.architecture, ticket.start.laws, 3, REINIT)
     assert all(np.array_equal(v, values_of(ticket, "reinit", 3)[n]) for n, v in expected.items())
 
 
@@ -113,7 +113,7 @@ def test_survivors_move_with_their_positions_where_the_other_values_are_unknown(
 def test_after_rewinding_reinit_trains_new_values_densely_for_k_steps() -> None:
     ticket = rewound()
     values, start_step = arm_values(ticket, "reinit", digits(), REWOUND, 1)
-    fresh = draw_all(ticket.architecture, ticket.initial.laws, 1, REINIT)
+    fresh = draw_all(ticket.architecture, ticket.start.laws, 1, REINIT)
     expected, _ = advance(ticket.architecture, fresh, digits(), REWOUND, ORDER_SEED + 1, 5)
     assert start_step == 5
     assert all(np.array_equal(values[name], expected[name]) for name in expected)

@@ -31,8 +31,8 @@ def test_an_inverted_mask_never_wins(report: FindReport) -> None:
         masks,
         task=ticket.task,
         recipe=ticket.recipe,
-        laws=ticket.initial.laws,
-        seed=ticket.initial.seed,
+        laws=ticket.start.laws,
+        seed=ticket.start.seed,
     )
     assert verify(inverted, replicates=2).verdict not in ("WINNING", "MATCHING")
 

@@ -57,8 +57,8 @@ def test_tickets_restart_from_the_same_bytes_where_the_mask_keeps(rewind_step: i
     tickets = search(recipe=recipe).tickets
     start = tickets[0].initial_values()
     for ticket in tickets:
-        assert ticket.initial.kind == ("stored" if rewind_step else "seeded")
-        assert ticket.initial.rewind_step == rewind_step
+        assert ticket.start.kind == ("stored" if rewind_step else "seeded")
+        assert ticket.start.rewind_step == rewind_step
         for name, values in ticket.initial_values().items():
             mask = ticket.mask(name) if name in ticket.prunable else np.ones(values.shape, bool)
             assert values[mask].tobytes() == start[name][mask].tobytes()

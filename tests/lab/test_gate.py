@@ -19,7 +19,7 @@ from tests.lab.test_arms import rewound, survivors_only
 
 def stored_ticket(values: Values, **fields: Any) -> Ticket:
     architecture = network("mlp-100")
-    laws = make_ticket("mlp-100").initial.laws
+    laws = make_ticket("mlp-100").start.laws
     return Ticket.create(
         architecture,
         make_masks(architecture),
@@ -88,7 +88,7 @@ def test_effective_density_counts_weights_on_paths_only() -> None:
         {"fc1.weight": first, "fc2.weight": second},
         task="digits",
         recipe=SMALL.to_dict(),
-        laws=make_ticket("mlp-2").initial.laws,
+        laws=make_ticket("mlp-2").start.laws,
         seed=1,
     )
     assert ticket.kept == 9

@@ -172,7 +172,7 @@ def arm_values(
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[Mapping[str, NDArray[np.float32]], int]:
     """The values that a replicate starts from, and its first step."""
-    rewind_step = ticket.initial.rewind_step
+    rewind_step = ticket.start.rewind_step
     whole = ticket.dense_initial_values()
     if arm == "ticket":
         return ticket.initial_values(), rewind_step
@@ -188,8 +188,8 @@ def arm_values(
 def _reinit(
     ticket: Ticket, data: TaskData, recipe: Recipe, seed: int, should_stop: Callable[[], bool] | None
 ) -> Values:
-    architecture, rewind_step = ticket.architecture, ticket.initial.rewind_step
-    values = initial.draw_all(architecture, ticket.initial.laws, seed, initial.REINIT)
+    architecture, rewind_step = ticket.architecture, ticket.start.rewind_step
+    values = initial.draw_all(architecture, ticket.start.laws, seed, initial.REINIT)
     if not rewind_step:
         return values
     return advance(
@@ -207,7 +207,7 @@ def _moved(ticket: Ticket, seed: int) -> Values:
 
 
 def _fresh(ticket: Ticket, seed: int) -> Values:
-    start = ticket.initial
+    start = ticket.start
     if start.seed is not None:
         return initial.draw_all(ticket.architecture, start.laws, start.seed)
     return initial.draw_all(ticket.architecture, start.laws, seed, initial.REINIT)
@@ -215,7 +215,7 @@ def _fresh(ticket: Ticket, seed: int) -> Values:
 
 def is_paired(ticket: Ticket, arm: str) -> bool:
     """Whether the arm shares the ticket's initial values, not only its data order."""
-    return arm != "dense" or ticket.stores_whole_tensors or ticket.initial.seed is not None
+    return arm != "dense" or ticket.stores_whole_tensors or ticket.start.seed is not None
 
 
 def _positions(ticket: Ticket) -> dict[str, int]:

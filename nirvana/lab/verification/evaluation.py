@@ -139,7 +139,7 @@ def _findings(ticket: Ticket, tests: Mapping[str, Any], n: int, margin: float) -
         random_matches_dense=tests["random-dense"].lower > -margin,
         holds=tests["holds"],
         beaten=tests["beaten"],
-        rewind_step=ticket.initial.rewind_step,
+        rewind_step=ticket.start.rewind_step,
         stops_later=tests["early_stop:ticket-dense-interval"].p_greater < ALPHA,
         untestable=find_untestable(ticket),
     )

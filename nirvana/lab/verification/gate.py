@@ -30,7 +30,7 @@ def find_invalid(ticket: Ticket) -> str | None:
 
     Only stored values at step 0 can fail: seeded ones are drawn from their laws by the reader.
     """
-    start = ticket.initial
+    start = ticket.start
     if start.kind == "seeded" or start.rewind_step or not ticket.stores_whole_tensors:
         return None
     whole = ticket.dense_initial_values()
@@ -47,7 +47,7 @@ def find_invalid(ticket: Ticket) -> str | None:
 
 def find_untestable(ticket: Ticket) -> str | None:
     """Why the law test cannot be made; None where it can (or where values after step 0 need none)."""
-    if ticket.stores_whole_tensors or ticket.initial.rewind_step:
+    if ticket.stores_whole_tensors or ticket.start.rewind_step:
         return None
     return "its pruned weights' initial values are not stored, so nobody can tell them from trained ones"
 
