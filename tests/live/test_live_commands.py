@@ -99,16 +99,10 @@ def test_jobs_are_listed_shown_and_followed(nirvana: Nirvana, client: Client) ->
 
 
 def test_ctrl_c_leaves_with_130_and_without_a_traceback(tmp_path: Path) -> None:
-    arguments = (
-        "--task",
-        "digits",
-        "--architecture",
-        "mlp-8",
-        "--levels",
-        "900",
-        "--out",
-        str(tmp_path / "out"),
-    )
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"steps": 5000}')
+    arguments = ["--task", "digits", "--architecture", "lenet-300-100", "--levels", "20"]
+    arguments += ["--recipe", str(recipe), "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "nirvana.cli", "find", *arguments]
     process = subprocess.Popen(
         command,
