@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from obstore.exceptions import BaseError
 
 from app.settings import Settings
 from nirvana.errors import NotFound, StorageFailed, StorageFull
+from nirvana.files import FULL
 
 CHUNK_BYTES = 256 * 1024
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Storage:

@@ -12,7 +12,7 @@
     │   └── PreconditionRequired If-Match is missing
     ├── Malformed                it cannot be parsed at all
     ├── Invalid                  it parses and breaks a rule
-    │   ├── InvalidTicket · InvalidArchitecture · InvalidRecipe · InvalidTask · InvalidJob
+    │   ├── InvalidTicket · InvalidArchitecture · InvalidRecipe · InvalidJob
     │   ├── InvalidQuery · InvalidCursor · InvalidName
     │   └── DataDamaged              a data set's file that is not the published one
     ├── UnsupportedMedia         a media type that is not taken
@@ -138,10 +138,6 @@ class InvalidArchitecture(Invalid):
 
 class InvalidRecipe(Invalid):
     code, title = "invalid-recipe", "Not a valid recipe"
-
-
-class InvalidTask(Invalid):
-    code, title = "invalid-task", "Not a valid task"
 
 
 class InvalidJob(Invalid):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nirvana.errors import StorageFailed, StorageFull
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -24,7 +24,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     try:
         _write(path, data, mode)
     except OSError as error:
-        kind = StorageFull if error.errno in _FULL else StorageFailed
+        kind = StorageFull if error.errno in FULL else StorageFailed
         raise kind(f"{path} cannot be written: {error.strerror}") from error
 
 

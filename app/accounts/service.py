@@ -67,14 +67,6 @@ def find_account(session: Session, name: str) -> Account | None:
     return session.scalars(select(Account).where(Account.name == name)).one_or_none()
 
 
-def get_account(session: Session, name: str) -> Account:
-    """The account of that name. Raises: NotFound."""
-    account = find_account(session, name)
-    if account is None:
-        raise NotFound(f"There is no account {name!r}.")
-    return account
-
-
 def create_token(
     session: Session,
     account: Account,

@@ -22,7 +22,7 @@ def find(
     density: Annotated[float | None, typer.Option(help="Prune down to this share of weights.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of initial values and data order.")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="JSON file; overrides the task's recipe.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, dense or sparse.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto or dense.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -11,8 +11,7 @@ plain network takes about 1,100 with 784 inputs and 380 with 64):
 | the last two together (this file) | 30-150 | 20-35 | nothing known |
 
 So: a hook on each masked parameter multiplies its gradient by the mask, hence gradient norms, momenta and
-    every
-elementwise update see zeros; and one process-wide hook after any `torch.optim` step zeroes what is left.
+every elementwise update see zeros; and one process-wide hook after any `torch.optim` step zeroes the rest.
 Masks are buffers that `state_dict` does not hold; they survive `deepcopy`, `to(device)` and `torch.compile`,
 and loading a dense `state_dict` masks it.
 """

@@ -76,6 +76,7 @@ def judge(
     measurements = {
         "ticket": ticket.digest,
         "task": task or ticket.task,
+        "recipe": dict(ticket.recipe),
         "density": ticket.density,
         "effective_density": effective_density(ticket),
         "arms": {name: arm.accuracies for name, arm in by_name.items()},
