@@ -13,8 +13,9 @@ from nirvana.lab.goal import Goal
 from nirvana.lab.masked import MaskedNetwork, to_torch
 from nirvana.lab.modules import Network, build_module, load_values, read_values
 from nirvana.lab.report import FindReport, LevelResult
-from nirvana.lab.train import TrainResult, train
+from nirvana.lab.train import train
 from nirvana.lab.verification import ARMS, ArmResult, Evaluation, judge, run_arm, verify
+from nirvana.training import TrainResult
 
 __all__ = [
     "ARMS",

@@ -21,11 +21,12 @@ from nirvana.initial import default_laws, draw_all
 from nirvana.lab.environment import environment
 from nirvana.lab.goal import Goal, level_of
 from nirvana.lab.report import FindReport, LevelResult, is_finished, record, take_up
-from nirvana.lab.train import Progress, TrainResult, advance, train
+from nirvana.lab.train import advance, train
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
 from nirvana.tasks import Task, TaskData
 from nirvana.ticket import Ticket
+from nirvana.training import Progress, TrainResult
 
 ENGINES = ("auto", "dense")
 ShouldStop = Callable[[], bool]

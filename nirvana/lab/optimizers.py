@@ -1,8 +1,7 @@
-"""A recipe's optimiser and learning-rate schedule."""
+"""A recipe's optimiser."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -31,17 +30,3 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
         nesterov=recipe.nesterov,
         fused=True,
     )
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate of update number `step` (the first is 0), warm-up included.
-
-    Reference: cosine annealing without restarts, Loshchilov & Hutter 2017 (arXiv 1608.03983).
-    """
-    rate = recipe.learning_rate
-    schedule = recipe.schedule
-    if schedule["kind"] == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    elif schedule["kind"] == "step":
-        rate *= schedule["factor"] ** sum(step >= at for at in schedule["at"])
-    return rate * min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else rate

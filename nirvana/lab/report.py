@@ -10,9 +10,9 @@ from typing import Any
 from nirvana.errors import NirvanaError
 from nirvana.files import write_atomically
 from nirvana.lab.goal import Goal, level_of
-from nirvana.lab.train import TrainResult
 from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
+from nirvana.training import TrainResult
 
 
 @dataclass(frozen=True)

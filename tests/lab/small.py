@@ -7,9 +7,9 @@ import numpy as np
 from nirvana import tasks, zoo
 from nirvana.architecture import Architecture
 from nirvana.initial import default_laws, draw_all
-from nirvana.lab.train import Values
 from nirvana.recipe import Pruning, Recipe
 from nirvana.tasks import TaskData
+from nirvana.training import Values
 
 SMALL = Recipe(
     optimizer="sgd",

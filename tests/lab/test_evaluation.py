@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from nirvana import tasks
+from nirvana.cost import Cost
 from nirvana.errors import Cancelled, Invalid
 from nirvana.lab import ARMS, ArmResult, first_ticket, judge, verify
-from nirvana.lab.cost import Cost
 from nirvana.protocol import PROTOCOL
 from nirvana.ticket import Ticket
 from tests.factories import make_ticket

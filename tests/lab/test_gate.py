@@ -9,9 +9,10 @@ import pytest
 
 from nirvana.initial import FAN_LAWS, draw
 from nirvana.lab import find
-from nirvana.lab.train import Values, advance
+from nirvana.lab.train import advance
 from nirvana.lab.verification.gate import effective_density, find_invalid, find_untestable, law_p_value
 from nirvana.ticket import Ticket
+from nirvana.training import Values
 from tests.factories import make_masks, make_ticket
 from tests.lab.small import SMALL, digits, network, values_of
 from tests.lab.test_arms import rewound, survivors_only

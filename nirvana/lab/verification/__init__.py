@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from nirvana import tasks
 from nirvana.errors import Invalid
-from nirvana.lab.train import Progress
 from nirvana.lab.verification.arms import ArmResult, run_arm
 from nirvana.lab.verification.evaluation import Evaluation, judge
 from nirvana.protocol import ARMS, PROTOCOL, VERDICTS
 from nirvana.recipe import Recipe
 from nirvana.tasks import Task
 from nirvana.ticket import Ticket
+from nirvana.training import Progress
 
 __all__ = ["ARMS", "PROTOCOL", "VERDICTS", "ArmResult", "Evaluation", "judge", "run_arm", "verify"]
 

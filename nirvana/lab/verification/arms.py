@@ -28,15 +28,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nirvana import initial
+from nirvana.cost import Cost, sum_costs
 from nirvana.errors import Invalid
-from nirvana.lab.cost import Cost, sum_costs
 from nirvana.lab.environment import environment
-from nirvana.lab.train import Progress, TrainResult, Values, advance, train
+from nirvana.lab.train import advance, train
 from nirvana.masks import Mask, density
 from nirvana.protocol import ARMS
 from nirvana.recipe import Recipe
 from nirvana.tasks import TaskData
 from nirvana.ticket import Ticket
+from nirvana.training import Progress, TrainResult, Values
 
 ORDER_SEED = 0x56455249 << 16  # "VERI": no search uses it by chance, and JSON holds it exactly
 Masks = dict[str, Mask]

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nirvana.cost import sum_costs
 from nirvana.errors import Invalid
-from nirvana.lab.cost import sum_costs
 from nirvana.lab.environment import environment
 from nirvana.lab.verification.arms import ORDER_SEED, ArmResult
 from nirvana.lab.verification.gate import effective_density, find_invalid, find_untestable
