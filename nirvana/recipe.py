@@ -52,7 +52,7 @@ class Pruning:
             `magnitude_increase` |w| - |w0|, `movement` |w - w0|, `small_final` -|w|, `large_init` |w0|,
             `large_final_same_sign` |w| where the sign is w0's, `random`.
         mask_1_action: what kept weights restart from: `rewind` (their values at rewind_step), `reinit` (a
-            new draw), `reshuffle` (the layer's kept values permuted) or `constant` (their sign x the law's sd).
+            new draw), `reshuffle` (the layer's kept values permuted) or `constant` (sign x the law's sd).
         mask_0_action: what pruned weights are: `zero`, or `freeze` (held at their initial values: an
             ablation, no ticket).
 
@@ -263,7 +263,7 @@ def _broken(fields: dict[str, Any], rules: dict[str, tuple[Any, str]], at: str) 
         if name not in rules:
             if "test" in str(value).lower() or "test" in name.lower():
                 detail = (
-                    f"{name} is {value!r}: recipes that read the test set are refused (validation selects)"
+                    f"{name} is {value!r}: a recipe that reads the test set is refused"
                 )
                 yield Problem(f"{at}/{name}", "reads-test-set", detail)
                 continue

@@ -50,7 +50,7 @@ def test_layer_rates_come_before_the_output_rate_and_that_before_the_rate() -> N
         ({"schedule": {"kind": "step", "at": [0], "factor": 0.1}}, "/schedule", "value"),
         ({"schedule": "cosine"}, "/schedule", "value"),
         ({"initial_law": "chaos"}, "/initial_law", "value"),
-        ({"test_peeking": True}, "/test_peeking", "unknown-field"),
+        ({"test_peeking": True}, "/test_peeking", "reads-test-set"),
         ({"pruning": {"rate": 1}}, "/pruning/rate", "value"),
         ({"pruning": {"scope": "both"}}, "/pruning/scope", "value"),
         ({"pruning": {"layer_rates": {"fc.weight": 2}}}, "/pruning/layer_rates", "value"),
