@@ -7,6 +7,7 @@ COPY nirvana nirvana
 RUN pip install --no-cache-dir -c constraints.txt '.[server]'
 COPY app app
 COPY migrations migrations
+COPY docs/verification.md docs/
 COPY alembic.ini ./
 RUN useradd --create-home nirvana && mkdir /data && chown nirvana /data
 VOLUME /data

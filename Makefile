@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo serve worker migrate migration test check fmt bench docs openapi clean
+.PHONY: help install up demo serve worker migrate migration test check fmt bench reproduce bench-verdicts openapi clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,8 +52,11 @@ fmt: $(READY) ## format the code
 bench: $(READY) ## run the benchmarks
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## measure again and write docs/results.md (about 20 minutes; needs MNIST)
-	$(BIN)/python -m benchmarks > docs/results.tmp && mv docs/results.tmp docs/results.md
+reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minutes; ARGS=--full: the paper's budget)
+	$(BIN)/python -m benchmarks.reproduce --write docs/results.md $(ARGS)
+
+bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md (half an hour)
+	$(BIN)/python -m benchmarks.verdict_rates --write docs/verdict-rates.md $(ARGS)
 
 openapi: $(READY) ## write the OpenAPI snapshot after a deliberate change of the API
 	NIRVANA_WRITE_SNAPSHOT=1 $(BIN)/python -m pytest -q tests/http -k openapi

@@ -15,6 +15,7 @@ from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import Database, make_engine
 from app.dependencies import refuse_unknown_query
+from app.evaluations.pages import router as evaluation_pages
 from app.jobs.gauges import read_gauges as job_gauges
 from app.jobs.pages import router as job_pages
 from app.jobs.routes import router as jobs
@@ -30,12 +31,24 @@ from app.tickets.changes import router as ticket_changes
 from app.tickets.gauges import read_gauges as ticket_gauges
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
+from app.transfers.pages import router as transfer_pages
+from app.transfers.routes import router as transfers
 from app.verifications.routes import router as verifications
 from nirvana import __version__
 
 LINTS_AT_ONCE = 2  # each may take some hundred megabytes
-API = (health.service_router, accounts, verifications, tickets, ticket_changes, tasks, architectures, jobs)
-PAGES = (ticket_pages, task_pages, job_pages)
+API = (
+    health.service_router,
+    accounts,
+    verifications,
+    tickets,
+    ticket_changes,
+    tasks,
+    architectures,
+    jobs,
+    transfers,
+)
+PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -22,7 +22,7 @@ VERDICTS = {
     "TRIVIAL": "any random mask of this density does as well",
     "INCONCLUSIVE": "too few replicates to tell",
     "NOT_MATCHING": "it is worse than the dense baseline",
-    "INVALID": "it cannot be measured",
+    "INVALID": "the check before any training refuses it",
 }
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import digits_verdicts, lenet_mnist, startup
+from benchmarks import digits_verdicts, lenet_mnist, sparse_mlp, startup
 from nirvana.lab.environment import environment
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "startup": startup.main,
     "digits_verdicts": digits_verdicts.main,
     "lenet_mnist": lenet_mnist.main,
+    "sparse_mlp": sparse_mlp.main,
 }
 
 
@@ -23,7 +24,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {unknown[0]!r}: there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    print("# Results\n\nWritten by `make docs`: nothing here was typed in. Machine and versions:\n")
+    print("# Benchmarks\n\nMachine and versions:\n")
     print(", ".join(f"{name} {value}" for name, value in environment().items()))
     for name in names or BENCHMARKS:
         print(f"\n## {name}\n")

@@ -12,7 +12,8 @@ import app.architectures.models
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.models
-import app.tickets.models  # noqa: F401
+import app.tickets.models
+import app.transfers.models  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
 
@@ -44,6 +45,13 @@ settings = context.config.attributes.get("settings") or Settings()
 settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
 engine = make_engine(settings.database_url)
 with engine.connect() as connection:
+    is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite:
+        # SQLite changes a table by making it anew, and dropping the old one would delete what refers to it.
+        # On the driver's own connection, because inside a transaction the pragma does nothing.
+        connection.connection.execute("PRAGMA foreign_keys = OFF")
     run(connection)
+    if is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+        raise RuntimeError("a migration left rows that refer to nothing; it was rolled back")
     connection.commit()
 engine.dispose()

@@ -184,10 +184,13 @@ def draw_all(
 
 
 def default_laws(architecture: Architecture, weight_law: str = "glorot_normal") -> dict[str, str]:
-    """`weight_law` for each weight of two dimensions or more, zeros for biases, ones for normalisation."""
+    """`weight_law` for the weights of layers, zeros for biases, ones for normalisation."""
+    norms = {node["name"] for node in architecture.nodes if node["op"] in ("batch_norm", "layer_norm")}
 
     def law(name: str, shape: tuple[int, ...]) -> str:
-        return weight_law if len(shape) > 1 else "zeros" if name.endswith("bias") else "ones"
+        if len(shape) > 1 and name.rpartition(".")[0] not in norms:
+            return weight_law
+        return "zeros" if name.endswith("bias") else "ones"
 
     return {name: law(name, shape) for name, shape in architecture.parameters.items()}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-PROTOCOL = "nirvana-verify/1"
-CONTROLS = ("reinit", "shuffle", "random")
-ARMS = ("dense", "ticket", *CONTROLS)
+PROTOCOL = "nirvana-verify/2"
+CONTROLS = ("reinit", "rescaled", "shuffle", "random")  # what a winning ticket must beat
+ARMS = ("dense", "ticket", *CONTROLS, "magnitude")
 VERDICTS = (
     "INVALID",
     "NOT_MATCHING",
@@ -17,3 +17,7 @@ VERDICTS = (
     "MATCHING",
     "WINNING",
 )
+OPEN_VERDICTS = ("INCONCLUSIVE", "MATCHING_UNRESOLVED")  # more replicates may still decide
+LOOKS = (1, 2, 4)  # a verification is judged after so many times its replicates, none past the cap
+TRANSFER_VERDICTS = ("TRANSFERS", "TRANSFERS_NOT", "UNRESOLVED")
+BADGES = ("REPRODUCED", "STABLE", "FAST", "TRAINABLE", "BYTE-REPRODUCIBLE")

@@ -52,7 +52,8 @@ class Pruning:
             `magnitude_increase` |w| - |w0|, `movement` |w - w0|, `small_final` -|w|, `large_init` |w0|,
             `large_final_same_sign` |w| where the sign is w0's, `random`.
         mask_1_action: what kept weights restart from: `rewind` (their values at rewind_step), `reinit` (a
-            new draw), `reshuffle` (the layer's kept values permuted) or `constant` (sign x the law's sd).
+            new draw), `reshuffle` (the layer's kept values permuted) or `constant` (their sign x
+            sqrt(2 / fan_in)).
         mask_0_action: what pruned weights are: `zero`, or `freeze` (held at their initial values: an
             ablation, no ticket).
 
@@ -253,6 +254,7 @@ def _find_problems(fields: Any) -> Any:
     if isinstance(fields.get("pruning"), dict):
         yield from _broken(fields["pruning"], _PRUNING_RULES, "/pruning")
     yield from _start_problems(fields)
+    yield from _ablation_problems(fields.get("pruning"))
     if fields.get("distillation") and fields.get("augmentation"):
         detail = "the teacher's outputs are of the plain training images, expected no augmentation with it"
         yield Problem("/distillation", "with-augmentation", detail)
@@ -262,9 +264,7 @@ def _broken(fields: dict[str, Any], rules: dict[str, tuple[Any, str]], at: str) 
     for name, value in fields.items():
         if name not in rules:
             if "test" in str(value).lower() or "test" in name.lower():
-                detail = (
-                    f"{name} is {value!r}: a recipe that reads the test set is refused"
-                )
+                detail = f"{name} is {value!r}: a recipe that reads the test set is refused"
                 yield Problem(f"{at}/{name}", "reads-test-set", detail)
                 continue
             known = ", ".join(rules)
@@ -291,6 +291,18 @@ def _schedule_problems(schedule: Any) -> Any:
         yield Problem(
             "/schedule", "value", f"found {schedule!r}, expected integer steps and a factor above 0"
         )
+
+
+def _ablation_problems(pruning: Any) -> Any:
+    """Ablations of what weights restart from look at values at step 0."""
+    if not isinstance(pruning, dict) or pruning.get("rewind_step") in (0, None):
+        return
+    for name, default in (("mask_1_action", "rewind"), ("mask_0_action", "zero")):
+        if pruning.get(name, default) != default:
+            detail = (
+                f"{name} {pruning[name]!r} with rewind_step {pruning['rewind_step']}, expected rewind_step 0"
+            )
+            yield Problem(f"/pruning/{name}", "with-rewinding", detail)
 
 
 def _start_problems(fields: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
-"""What a child process does: one level of a search, one arm of a verification. Only the child imports this.
+"""What a child process does: a level of a search, a part of a verification, a transfer.
 
-Each round is a function (request, progress) -> result. Files lie in `request["folder"]`, the attempt's own.
+Only the child imports this. Each round is a function (request, progress) -> result. Files lie in
+`request["folder"]`, the attempt's own.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from nirvana import tasks, zoo
-from nirvana.lab.finding import find_level, first_ticket
+from nirvana.lab.finding import find_level, first_ticket, make_recipe
 from nirvana.lab.goal import Goal
+from nirvana.lab.methods import Found
 from nirvana.recipe import Recipe
 from nirvana.tasks import TaskData
 from nirvana.ticket import Ticket
+from worker import transferring, verifying
 
 Progress = Callable[[dict[str, Any]], None]
 Request = dict[str, Any]
@@ -33,48 +36,28 @@ def run(request: Request, progress: Progress) -> Result:
 def level(request: Request, progress: Progress) -> Result:
     """Train a level's ticket, which is `input.ticket` or else the dense one that the search begins with.
 
-    It leaves that ticket with its measured claim as `level.ticket` and the one after it as `next.ticket`.
+    It leaves that ticket with its measured claims as `level.ticket` and the one after it as `next.ticket`. At
+    level 0 a method that is not iterative looks for its mask instead and leaves `next.ticket` alone.
     """
     spec, folder = request["spec"], Path(request["folder"])
-    recipe = Recipe.from_dict(spec["recipe"])
     data = tasks.load(spec["task"], progress)
     path = folder / "input.ticket"
-    ticket = Ticket.read(path) if path.exists() else _dense(spec, recipe, data)
-    found, following = find_level(ticket, data, recipe, spec["seed"], _goal(spec), progress)
-    found.ticket.write(folder / "level.ticket")
+    ticket = Ticket.read(path) if path.exists() else _dense(spec, data)
+    found, following = find_level(ticket, data, spec["seed"], _goal(spec), progress)
     if following is not None:
         following.write(folder / "next.ticket")
-    return {"level": found.to_dict(), "last_level": _goal(spec).last_level(ticket, recipe.pruning)}
-
-
-def arm(request: Request, progress: Progress) -> Result:
-    """Train one arm of a verification of `input.ticket`, every replicate of it."""
-    from nirvana.lab import run_arm
-
-    ticket = Ticket.read(Path(request["folder"]) / "input.ticket")
-    data = tasks.load(ticket.task, progress)
     recipe = Recipe.from_dict(dict(ticket.recipe))
-    replicates = request["replicates"]
-
-    def tell(event: dict[str, Any]) -> None:
-        progress(event | {"replicates": replicates})
-
-    result = run_arm(ticket, request["arm"], data, recipe, replicates, tell)
-    return {"arm": result.to_dict()}
+    last_level = {"last_level": _goal(spec).last_level(ticket, recipe.pruning)}
+    if isinstance(found, Found):
+        return last_level | {"level": None, "search": dict(found.measured)}
+    found.ticket.write(folder / "level.ticket")
+    return last_level | {"level": found.to_dict()}
 
 
-def judge(request: Request, progress: Progress) -> Result:
-    """Give the verdict on what the arms measured."""
-    from nirvana.lab import ArmResult, judge
-
-    ticket = Ticket.read(Path(request["folder"]) / "input.ticket")
-    arms = {name: ArmResult.from_dict(measured) for name, measured in request["arms"].items()}
-    return {"evaluation": judge(ticket, arms, tasks.get(ticket.task).margin).to_dict()}
-
-
-def _dense(spec: dict[str, Any], recipe: Recipe, data: TaskData) -> Ticket:
+def _dense(spec: dict[str, Any], data: TaskData) -> Ticket:
     task = tasks.get(spec["task"])
     architecture = zoo.build(spec["architecture"], task.input_shape, task.classes)
+    recipe = make_recipe(task, architecture, Recipe.from_dict(spec["recipe"]), spec["method"])
     return first_ticket(task, architecture, recipe, spec["seed"], data=data, method=spec["method"])
 
 
@@ -84,6 +67,8 @@ def _goal(spec: dict[str, Any]) -> Goal:
 
 ROUNDS: dict[str, Callable[[Request, Progress], Result]] = {
     "level": level,
-    "arm": arm,
-    "judge": judge,
+    "gate": verifying.gate,
+    "arm": verifying.arm,
+    "judge": verifying.judge,
+    "transfer": transferring.transfer,
 }

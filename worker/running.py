@@ -32,6 +32,7 @@ log = logging.getLogger("nirvana.worker")
 POINTS_KEPT = 500  # of a training curve between two looks at the job
 Files = dict[str, str]
 Finish = Callable[[Path, dict[str, Any]], Outcome]
+Prepare = Callable[[Path], None]
 
 
 @dataclass
@@ -76,13 +77,21 @@ class RunningJob:
         self.points: list[Event] = []
         self.latest: dict[str, Any] | None = None
 
-    async def run_round(self, name: str, request: dict[str, Any], files: Files, finish: Finish) -> Outcome:
+    async def run_round(
+        self,
+        name: str,
+        request: dict[str, Any],
+        files: Files,
+        finish: Finish,
+        prepare: Prepare | None = None,
+    ) -> Outcome:
         """One durable round in a child process, tried several times.
 
         Args:
             request: for `worker.rounds`.
             files: name in the round's folder -> key of the blob to put there.
             finish: turns the folder and the child's result into what is kept (small: digests and metrics).
+            prepare: puts more into the folder before the child begins.
 
         Raises:
             JobFailed: every attempt failed.
@@ -90,7 +99,13 @@ class RunningJob:
         """
         if self.worker.stopping.is_set():
             await asyncio.Event().wait()  # the process ends: another worker begins here
-        kept = await engine.run_round(name, lambda: self._attempts(name, request, files, finish))
+
+        def fetch(folder: Path) -> None:
+            self._fetch(files, folder)
+            if prepare is not None:
+                prepare(folder)
+
+        kept = await engine.run_round(name, lambda: self._attempts(name, request, fetch, finish))
         if "failed" in kept:
             raise JobFailed(**kept["failed"])
         self.done += 1
@@ -115,14 +130,14 @@ class RunningJob:
             raise Cancelled(f"Job {self.id} has ended.")
         return kept
 
-    async def _attempts(self, name: str, request: dict[str, Any], files: Files, finish: Finish) -> Outcome:
+    async def _attempts(self, name: str, request: dict[str, Any], fetch: Prepare, finish: Finish) -> Outcome:
         """Try until one attempt succeeds; the last reason is kept as the round's result."""
         settings = self.worker.settings
         self.worker.rounds += 1
         try:
             for attempt in range(1, settings.job_attempts + 1):
                 try:
-                    return await self._attempt(request, files, finish)
+                    return await self._attempt(request, fetch, finish)
                 except RoundFailed as error:
                     is_last = attempt == settings.job_attempts or not error.retry
                     if is_last:
@@ -134,10 +149,10 @@ class RunningJob:
         finally:
             self.worker.rounds -= 1
 
-    async def _attempt(self, request: dict[str, Any], files: Files, finish: Finish) -> Outcome:
+    async def _attempt(self, request: dict[str, Any], fetch: Prepare, finish: Finish) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="nirvana-round-") as name:
             folder = Path(name)
-            await asyncio.to_thread(self._fetch, files, folder)
+            await asyncio.to_thread(fetch, folder)
             result = await self.sandbox.run(request, folder, self._hear, self._tick)
             return await asyncio.to_thread(finish, folder, result)
 
@@ -211,7 +226,7 @@ class RunningJob:
         await asyncio.to_thread(write)
 
 
-_COUNTS = ("kind", "done", "total", "message")
+_COUNTS = ("kind", "done", "total", "message", "first", "replicates")
 
 
 def _share(event: dict[str, Any]) -> float:
@@ -223,7 +238,7 @@ def _share(event: dict[str, Any]) -> float:
         return 0.0
     share: float = event["done"] / event["total"]
     if kind == "point" and "replicate" in event:
-        share = (event["replicate"] + share) / event["replicates"]
+        share = (event["replicate"] - event["first"] + share) / event["replicates"]
     return min(1.0, share)
 
 

@@ -1,4 +1,4 @@
-"""The table of evaluations."""
+"""The tables of evaluations, and of runs that later ones need not train again."""
 
 from __future__ import annotations
 
@@ -38,3 +38,27 @@ class Evaluation(Base):
     body: Mapped[dict[str, Any]]
     """All that was measured: arms, tests, cost, environment, seeds."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Baseline(Base):
+    """What one training of an arm measured, under the sha256 of all that it follows from.
+
+    The next verification that asks for the same run takes it from here (`nirvana.lab.verification.runs`). It
+    is never the only copy: evaluations have their numbers of their own.
+
+    Attributes:
+        key: hex sha256 of architecture, data, recipe, masks, values, data order, first step and teacher.
+        body: the run cache's record: the numbers, and the environment that they were measured in.
+        job_id: the job that trained it last; no foreign key, because a job's row may be purged.
+    """
+
+    __tablename__ = "baseline"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    task: Mapped[str] = mapped_column(String(100))
+    architecture_digest: Mapped[str] = mapped_column(String(71))
+    recipe_digest: Mapped[str] = mapped_column(String(71))
+    arm: Mapped[str] = mapped_column(String(20))
+    body: Mapped[dict[str, Any]]
+    job_id: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime]

@@ -14,7 +14,7 @@ EVALUATION_EXAMPLE: dict[str, Any] = {
     "ticket": "sha256:" + "5f" * 32,
     "job_id": "0b8f6c1e-5f43-4c43-9c55-8b4f5c2f5d11",
     "task": "digits",
-    "protocol": "nirvana-verify/1",
+    "protocol": "nirvana-verify/2",
     "verdict": "WINNING",
     "reason": "it matches the dense baseline and beats every control",
     "replicates": 5,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from sqlalchemy import column, select, table, update
+from sqlalchemy import case, column, select, table, update
 from sqlalchemy.orm import Session
 
 from app.db import UtcDateTime, insert_if_absent, utc_now
@@ -70,11 +70,13 @@ def refresh_listings(session: Session, digest: str) -> None:
     """Give every listing of a ticket the verdict of its headline evaluation.
 
     It is the one with the most replicates on the listing's own task, and of those the first: asking again
-    and again until the dice fall well changes nothing, more replicates do.
+    and again until the dice fall well changes nothing, more replicates do. INVALID goes before them all:
+    gate 0 throws no dice, and what it refuses has no replicates.
     """
     query = select(Evaluation).where(Evaluation.ticket_digest == digest)
     headlines: dict[str, Evaluation] = {}
-    for row in session.scalars(query.order_by(Evaluation.replicates, Evaluation.id.desc())):
+    is_invalid = case((Evaluation.verdict == "INVALID", 1), else_=0)
+    for row in session.scalars(query.order_by(is_invalid, Evaluation.replicates, Evaluation.id.desc())):
         headlines[row.task] = row
     for task, row in headlines.items():
         listings = update(LISTING).where(LISTING.c.digest == digest, LISTING.c.task == task)

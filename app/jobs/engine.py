@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 APPLICATION = "nirvana"
 VERSION = (
-    "1"  # workers take jobs of their own version only; raise it when a workflow's steps change their order
+    "2"  # workers take jobs of their own version only; raise it when a workflow's steps change their order
 )
 WORKFLOW = "run_job"
 QUEUE = "cpu"

@@ -11,14 +11,14 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.models import Account
 from app.db import Base, one_of
 
-KINDS = ("prune", "verify")
+KINDS = ("prune", "verify", "transfer")
 OPEN_STATES = ("queued", "running")
 ENDED_STATES = ("succeeded", "failed", "cancelled")
 STATES = OPEN_STATES + ENDED_STATES
 
 
 class Job(Base):
-    """A pruning or a verification that somebody asked for.
+    """A search, a verification or a transfer that somebody asked for.
 
     Attributes:
         id: also the id of the engine's workflow.
@@ -74,7 +74,8 @@ class JobEvent(Base):
 
     Attributes:
         serial: 1, 2, 3 ... within the job, without gaps and in the order of the commits.
-        kind: `state`, `progress`, `point` (of a training curve), `level`, `arm`, `log` or `done`.
+        kind: `state`, `progress`, `point` (of a training curve), `level`, `arm`, `look`, `verdict`, `log` or
+            `done`.
     """
 
     __tablename__ = "job_event"

@@ -58,7 +58,7 @@ def list_jobs(
     request: Request,
     response: Response,
     state: State | None = None,
-    kind: Literal["prune", "verify"] | None = None,
+    kind: Literal["prune", "verify", "transfer"] | None = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> JobPage:

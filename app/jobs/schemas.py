@@ -30,7 +30,8 @@ _SHOWN = {
 
 
 class NewJob(Body):
-    """A job to run: `prune` finds tickets, `verify` measures one against controls."""
+    """A job to run: `prune` finds tickets, `verify` measures one against controls, `transfer` trains one on
+    another task."""
 
     model_config = Body.model_config | example(kind="prune", spec=_SPEC, budget={"seconds": 3600})
     kind: Plain

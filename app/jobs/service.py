@@ -19,9 +19,12 @@ from app.accounts.models import Account
 from app.db import UtcDateTime, utc_now
 from app.jobs.engine import QUEUE, enqueue
 from app.jobs.events import append_events
+from app.jobs.measuring import check_transfer, check_verification, plan_transfer, plan_verification
 from app.jobs.models import KINDS, OPEN_STATES, Job
-from app.jobs.spec import Plan, check_budget, check_verification, plan_pruning, plan_verification
+from app.jobs.plan import Plan
+from app.jobs.spec import check_budget, plan_pruning
 from app.settings import Settings
+from app.tickets.models import Ticket as Listing
 from app.tickets.service import get_ticket
 from nirvana import tasks
 from nirvana.errors import (
@@ -44,8 +47,8 @@ class JobRequest:
     """What somebody asks for.
 
     Attributes:
-        kind: `prune` or `verify`.
-        spec: what to do (`app.jobs.spec` has the rules).
+        kind: `prune`, `verify` or `transfer`.
+        spec: what to do (`app.jobs.spec` and `app.jobs.measuring` have the rules).
         budget: upper bounds: `seconds`, `parameters`, `flops`; each may be left out.
         idempotency_key: the same key with the same request gives the same job again.
     """
@@ -206,18 +209,36 @@ def _plan(session: Session, settings: Settings, account: Account, request: JobRe
         raise InvalidJob(detail, errors=[Problem("/kind", "unknown", detail)])
     if request.kind == "prune":
         return plan_pruning(request.spec, settings.max_parameters)
-    check_verification(request.spec)
+    if request.kind == "transfer":
+        return _plan_transfer(session, account, request.spec)
     return _plan_verification(session, account, request.spec)
 
 
 def _plan_verification(session: Session, account: Account, spec: dict[str, Any]) -> Plan:
+    check_verification(spec)
+    ticket = _find_ticket(session, account, spec, "ticket")
+    found = {"digest": ticket.digest, "file": ticket.blob.digest}
+    return plan_verification(spec | found, ticket.architecture, Recipe.from_dict(ticket.recipe))
+
+
+def _plan_transfer(session: Session, account: Account, spec: dict[str, Any]) -> Plan:
+    target = check_transfer(spec)
+    ticket = _find_ticket(session, account, spec, "ticket")
+    found, own = {"digest": ticket.digest, "file": ticket.blob.digest}, None
+    if spec.get("own") is not None:
+        row = _find_ticket(session, account, spec, "own")
+        found, own = found | {"own_file": row.blob.digest}, row.task
+    return plan_transfer(spec | found, ticket.architecture, ticket.task, own, target)
+
+
+def _find_ticket(session: Session, account: Account, spec: dict[str, Any], field: str) -> Listing:
+    """The ticket that a field of the spec names, of a task that is known here. Raises: InvalidJob."""
     try:
-        ticket = get_ticket(session, spec["ticket"], account)
+        ticket = get_ticket(session, spec[field], account)
         tasks.get(ticket.task)
     except NotFound as error:
-        raise InvalidJob(error.detail, errors=[Problem("/spec/ticket", "unknown", error.detail)]) from None
-    found = {"ticket": spec["ticket"], "digest": ticket.digest, "file": ticket.blob.digest}
-    return plan_verification(spec | found, ticket.architecture, Recipe.from_dict(ticket.recipe))
+        raise InvalidJob(error.detail, errors=[Problem(f"/spec/{field}", "unknown", error.detail)]) from None
+    return ticket
 
 
 def _lock(session: Session, account: Account) -> None:

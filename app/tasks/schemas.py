@@ -41,7 +41,9 @@ class TaskShown(Answer):
     metric: str
     margin: Annotated[float, Field(description="difference in accuracy below which two networks are equal")]
     margin_reason: str
-    normalisation: list[float]
+    normalisation: Annotated[
+        list[float] | list[list[float]], Field(description="mean and sd, or those of each channel")
+    ]
     sizes: dict[str, int]
     split: str
     license: str

@@ -18,8 +18,9 @@ from nirvana.tasks import Task
 
 
 def sync_tasks(session: Session) -> None:
-    """Bring the rows in line with the library's tasks; safe to repeat."""
-    bodies = {name: describe(tasks.get(name)) for name in tasks.names()}
+    """Bring the rows in line with the library's own tasks (what a user added here stays hers); safe to
+    repeat."""
+    bodies = {name: describe(tasks.get(name)) for name in tasks.built_in_names()}
     for name, body in bodies.items():
         insert_if_absent(session, TaskRow, name=name, body=body, updated_at=utc_now())
     for row in session.scalars(select(TaskRow).where(TaskRow.name.in_(bodies))):

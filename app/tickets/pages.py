@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
 from app.dependencies import SessionDep, SettingsDep
+from app.evaluations.pages import describe_evaluation
 from app.evaluations.service import list_evaluations
 from app.lists import DEFAULT_LIMIT, Cursor
 from app.pages import render
@@ -81,10 +82,11 @@ def ticket_page(
 ) -> HTMLResponse:
     """One ticket."""
     row = get_ticket(session, ticket)
+    evaluations = list_evaluations(session, row.digest, limit=DEFAULT_LIMIT).rows
     context = {
         "ticket": row,
         "address": settings.public_url,
-        "evaluations": list_evaluations(session, row.digest, limit=DEFAULT_LIMIT).rows,
+        "evaluations": [(found, describe_evaluation(found)) for found in evaluations],
         "ancestors": list_ancestors(session, row, None),
         "children": list_children(session, row.digest, None),
     }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from app.accounts.models import Account
@@ -51,6 +51,33 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
     return row
+
+
+def list_known(session: Session, digest: str, limit: int, most_bytes: int) -> list[tuple[str, str]]:
+    """Other public tickets of a ticket's architecture, newest first: the first name and the file of each.
+
+    Args:
+        digest: the ticket's; it is none of them.
+        limit: the most to give.
+        most_bytes: of their files together.
+
+    Returns:
+        (owner/name, digest of the file) of each.
+    """
+    same = select(Listing.architecture_id).where(Listing.digest == digest).limit(1).scalar_subquery()
+    first = (
+        select(func.min(Listing.id))
+        .where(Listing.architecture_id == same, Listing.digest != digest)
+        .where(visible_to(None), Listing.yanked_at.is_(None))
+        .group_by(Listing.digest)
+    )
+    query = select(Listing).options(*WHOLE[:2]).where(Listing.id.in_(first)).order_by(Listing.id.desc())
+    known, left = list[tuple[str, str]](), most_bytes
+    for row in session.scalars(query.limit(limit)):
+        left -= row.blob.size_bytes
+        if left >= 0:
+            known.append((f"{row.owner.name}/{row.name}", row.blob.digest))
+    return known
 
 
 def get_own(session: Session, owner: Account, name: str) -> Listing:

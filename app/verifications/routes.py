@@ -24,10 +24,15 @@ JobCaller = Annotated[Caller, Depends(require("job"))]
 
 
 class NewVerification(Body):
-    """How to verify: more replicates give a stronger verdict."""
+    """How to verify: more replicates give a stronger verdict. Without any: 5, topped up to 20."""
 
-    model_config = Body.model_config | example(replicates=5)
-    replicates: int = Field(default=5, description="training runs of each arm, at least 2")
+    model_config = Body.model_config | example(replicates=5, max_replicates=20)
+    replicates: int | None = Field(default=None, description="training runs of each arm, at least 2")
+    max_replicates: int | None = Field(
+        default=None,
+        description="while the verdict is open, looks follow at 2 and 4 times the replicates, up to this "
+        "many; by default the replicates that were said",
+    )
 
 
 @router.get(f"{TICKET}/verifications", operation_id="list_verifications", responses=problems(404, 422))
@@ -78,7 +83,7 @@ def create_verification(
 ) -> JobShown:
     """Ask for a verification of a ticket: a job that trains it again beside a dense baseline and controls."""
     get_ticket(session, ticket, caller.account)
-    spec = {"ticket": ticket, "replicates": (body or NewVerification()).replicates}
+    spec = {"ticket": ticket} | (body or NewVerification()).model_dump(exclude_none=True)
     asked = jobs.JobRequest("verify", spec, {}, idempotency_key)
     job = jobs.get_job(session, jobs.submit_job(session, settings, caller.account, asked).id)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from nirvana.cli import accounts, cached, catalogues, experiments, exporting, jobs, processes, tickets
+from nirvana.cli import (
+    accounts,
+    cached,
+    catalogues,
+    experiments,
+    exporting,
+    importing,
+    jobs,
+    processes,
+    tickets,
+    transferring,
+)
 
 app = typer.Typer(
     name="nirvana",
@@ -39,10 +50,13 @@ def _root(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(processes.up, processes.serve, processes.worker, processes.migrate),
     *(tickets.search, tickets.show, tickets.pull, tickets.push, tickets.yank),
-    *(experiments.find, experiments.verify, experiments.train, tickets.lint, exporting.export),
-    *(catalogues.tasks, accounts.login, accounts.logout, accounts.whoami, catalogues.env),
+    *(experiments.find, experiments.verify, experiments.train, transferring.transfer),
+    *(tickets.lint, exporting.export),
+    *(catalogues.methods, accounts.login, accounts.logout, accounts.whoami, catalogues.env),
 )
 for _verb in _VERBS:
     app.command()(_verb)
+app.command(name="import")(importing.import_)
+app.add_typer(catalogues.tasks_app, name="tasks")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(cached.app, name="cache")

@@ -7,31 +7,46 @@ from typing import Annotated, Any
 
 import typer
 
-from nirvana.cli.output import Json, Output, Quiet, mean_and_sd, percent
+from nirvana.cli.output import Json, Output, Quiet, percent
 from nirvana.cli.tickets import Name
+from nirvana.methods import METHODS
+from nirvana.recipe import CRITERIA, MASK_0_ACTIONS, MASK_1_ACTIONS
 
 WINNING = ("WINNING", "MATCHING")
 
 
 def find(
-    task: Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, kmnist.")],
+    task: Annotated[str, typer.Option(help="A task's name: `nirvana tasks` lists them.")],
     architecture: Annotated[str, typer.Option(help="A network of the zoo, such as lenet-300-100.")],
     out: Annotated[Path, typer.Option(help="Folder for level-NN.ticket and report.json.")],
-    method: Annotated[str, typer.Option(help="imp or one-shot.")] = "imp",
+    method: Annotated[str, typer.Option(help=", ".join(METHODS) + ".")] = "imp",
     levels: Annotated[int | None, typer.Option(help="How many times to prune.")] = None,
     density: Annotated[float | None, typer.Option(help="Prune down to this share of weights.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of initial values and data order.")] = 0,
     recipe: Annotated[Path | None, typer.Option(help="JSON file; overrides the task's recipe.")] = None,
-    engine: Annotated[str, typer.Option(help="auto or dense.")] = "auto",
+    scope: Annotated[str | None, typer.Option(help="layerwise or global ranking.")] = None,
+    rewind_step: Annotated[int | None, typer.Option(help="Updates before the values are taken.")] = None,
+    criterion: Annotated[str | None, typer.Option(help=f"Who stays: {', '.join(CRITERIA)}.")] = None,
+    mask_1_action: Annotated[
+        str | None, typer.Option("--mask-1", help=f"Kept weights: {', '.join(MASK_1_ACTIONS)}.")
+    ] = None,
+    mask_0_action: Annotated[
+        str | None, typer.Option("--mask-0", help=f"Pruned weights: {', '.join(MASK_0_ACTIONS)}.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find tickets here, without a server: train, prune, rewind, again."""
+    """Find tickets here, without a server: train, prune, rewind, again; or by another method."""
     from nirvana.cli.progress import Watch
 
     output = Output(json, quiet)
-    overrides = _read_recipe(recipe)
-    lab = _lab()
+    overrides = read_recipe(recipe) or {}
+    pruning = {"scope": scope, "rewind_step": rewind_step, "criterion": criterion}
+    pruning |= {"mask_1_action": mask_1_action, "mask_0_action": mask_0_action}
+    if chosen := {name: value for name, value in pruning.items() if value is not None}:
+        overrides["pruning"] = overrides.get("pruning", {}) | chosen
+    lab = open_lab()
     with Watch(output, f"{architecture} on {task}") as watch:
         report = lab.find(
             task,
@@ -71,37 +86,59 @@ def _print_levels(output: Output, levels: list[dict[str, Any]]) -> None:
 def verify(
     name: Name,
     local: Annotated[bool, typer.Option("--local", help="Measure here and not by the service.")] = False,
-    replicates: Annotated[int, typer.Option(min=2, help="Seeds an arm.")] = 5,
+    replicates: Annotated[
+        int | None, typer.Option(min=2, help="Seeds an arm: 5, which the service tops up to 20.")
+    ] = None,
+    max_replicates: Annotated[
+        int | None, typer.Option(help="Top up to this many while the verdict is open: up to 4 times as many.")
+    ] = None,
+    stability: Annotated[
+        bool, typer.Option("--stability", help="Linear mode connectivity too (here only).")
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Train every arm, keep no run (here only).")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a verdict: the ticket against dense, re-initialised, shuffled and random controls.
+    """Measure a verdict: the ticket against dense, re-initialised, rescaled, shuffled and random controls.
 
     Exit code 6 when the verdict is neither WINNING nor MATCHING.
     """
     from nirvana.api import is_file_name
+    from nirvana.cli.verdicts import print_verdict
 
     output = Output(json, quiet)
+    options: dict[str, Any] = {"max_replicates": max_replicates, "stability": stability}
+    options |= {"cache": None} if no_cache else {}
     if local or is_file_name(name):
-        verdict = _verify_here(name, replicates, output)
+        verdict = _verify_here(name, replicates or 5, options, output)
     else:
-        verdict = _verify_there(name, replicates, output)
-    output.data(verdict, lambda: _print_verdict(output, verdict))
+        _refuse_here_only(options)
+        verdict = _verify_there(name, {"replicates": replicates, "max_replicates": max_replicates}, output)
+    output.data(verdict, lambda: print_verdict(output, verdict))
     if not str(verdict["verdict"]).startswith(WINNING) or verdict["verdict"] == "MATCHING_UNRESOLVED":
         raise typer.Exit(6)
 
 
-def _verify_here(name: str, replicates: int, output: Output) -> dict[str, Any]:
+def _refuse_here_only(options: dict[str, Any]) -> None:
+    from nirvana.errors import Invalid
+
+    if options["stability"] or "cache" in options:
+        raise Invalid("--stability and --no-cache need --local: the service has its own ways")
+
+
+def _verify_here(name: str, replicates: int, options: dict[str, Any], output: Output) -> dict[str, Any]:
     from nirvana.api import load
     from nirvana.cli.progress import Watch
 
     ticket = load(name)
-    lab = _lab()
+    lab = open_lab()
     with Watch(output, "verification") as watch:
-        return dict(lab.verify(ticket, replicates=replicates, progress=watch).to_dict())
+        return dict(lab.verify(ticket, replicates=replicates, progress=watch, **options).to_dict())
 
 
-def _verify_there(name: str, replicates: int, output: Output) -> dict[str, Any]:
+def _verify_there(name: str, replicates: dict[str, int | None], output: Output) -> dict[str, Any]:
     from nirvana.api import parse_reference
     from nirvana.cli.following import follow_job
     from nirvana.cli.progress import Watch
@@ -110,7 +147,8 @@ def _verify_there(name: str, replicates: int, output: Output) -> dict[str, Any]:
     endpoint, reference = parse_reference(name)
     with Client(endpoint) as client:
         client.ticket(reference)  # an unknown one is "not found", and not an impossible job
-        job = client.submit_job("verify", {"ticket": reference, "replicates": replicates})
+        given = {part: number for part, number in replicates.items() if number is not None}
+        job = client.submit_job("verify", {"ticket": reference} | given)
         output.say(f"verification job {job['id']} is {job['state']}")
         with Watch(output, "verification") as watch:
             ended = follow_job(client, job["id"], watch)
@@ -130,15 +168,10 @@ def evaluation_of(client: Any, job: dict[str, Any]) -> dict[str, Any]:
     raise NotFound(f"job {job['id']} has ended without an evaluation")
 
 
-def _print_verdict(output: Output, verdict: dict[str, Any]) -> None:
-    rows = [(arm, mean_and_sd(values), len(values)) for arm, values in verdict["arms"].items()]
-    output.table(("arm", "test accuracy", "replicates"), rows)
-    print(f"{verdict['verdict']}: {verdict.get('reason', '')} (margin {percent(verdict['margin'], 1)})")
-
-
 def train(
     name: Name,
     seed: Annotated[int, typer.Option(min=0, help="Of the data's order.")] = 0,
+    engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -146,23 +179,13 @@ def train(
     from nirvana import tasks
     from nirvana.api import load
     from nirvana.cli.progress import Watch
-    from nirvana.recipe import Recipe
 
     output = Output(json, quiet)
     ticket = load(name)
-    recipe = Recipe.from_dict(dict(ticket.recipe))
-    lab = _lab()
+    lab = open_lab()
     with Watch(output, f"{ticket.architecture.name} on {ticket.task}") as watch:
-        result = lab.train(
-            ticket.architecture,
-            ticket.initial_values(),
-            ticket.masks,
-            tasks.load(ticket.task, watch),
-            recipe,
-            seed,
-            start_step=ticket.start.rewind_step,
-            progress=watch,
-        )
+        data = tasks.load(ticket.task, watch)
+        result = lab.train_ticket(ticket, data, seed, engine=engine, progress=watch)
     trained = _training_summary(ticket, result, seed)
     said = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
     output.data(trained, lambda: print(f"{said}, {trained['seconds']:.1f} s"))
@@ -189,7 +212,7 @@ def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:
     }
 
 
-def _lab() -> Any:
+def open_lab() -> Any:
     """nirvana.lab, or a clear word where torch is not installed."""
     from nirvana.errors import missing_lab
 
@@ -200,7 +223,7 @@ def _lab() -> Any:
     return lab
 
 
-def _read_recipe(path: Path | None) -> dict[str, Any] | None:
+def read_recipe(path: Path | None) -> dict[str, Any] | None:
     import json
 
     from nirvana.errors import InvalidRecipe, NotFound

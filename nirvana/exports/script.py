@@ -24,6 +24,8 @@ from nirvana.recipe import Recipe
 from nirvana.tasks.arrays import read_digits
 from nirvana.ticket import Ticket
 
+_BEYOND_THE_SCRIPT = ("augmentation", "distillation", "l1")
+
 
 def to_script(ticket: Ticket) -> bytes:
     """The script, UTF-8: the same bytes for the same ticket.
@@ -35,6 +37,11 @@ def to_script(ticket: Ticket) -> bytes:
         known = ", ".join(tasks.names())
         detail = f"task is {ticket.task!r}, expected one of {known}"
         raise Invalid(detail, errors=[Problem("/task", "unknown-task", detail)])
+    recipe = Recipe.from_dict(dict(ticket.recipe))
+    for name in _BEYOND_THE_SCRIPT:
+        if getattr(recipe, name):
+            detail = f"the recipe has {name}, which the stand-alone script cannot do: use nirvana train"
+            raise Invalid(detail, errors=[Problem(f"/recipe/{name}", "not-exported", detail)])
     is_digits = ticket.task == "digits"
     template = resources.files("nirvana.exports").joinpath("train.py.template").read_text(encoding="utf-8")
     fields = {
@@ -61,7 +68,9 @@ def _manifest(ticket: Ticket) -> dict[str, Any]:
     task = tasks.get(ticket.task)
     return {
         "architecture": ticket.architecture.to_manifest(),
-        "initial": {"rewind_step": ticket.start.rewind_step},
+        "initial": {
+            "rewind_step": Recipe.from_dict(dict(ticket.recipe)).first_step(ticket.start.rewind_step)
+        },
         "recipe": Recipe.from_dict(dict(ticket.recipe)).to_dict(),
         "task": {
             "pixel_max": task.pixel_max,

@@ -7,26 +7,44 @@ lab.to_torch(ticket)                               a module whose masks hold und
 
 from __future__ import annotations
 
+from nirvana.lab.engines import train
 from nirvana.lab.environment import environment
-from nirvana.lab.finding import find, find_level, first_ticket, make_recipe
+from nirvana.lab.finding import find, find_level, first_ticket, make_recipe, train_ticket
 from nirvana.lab.goal import Goal
 from nirvana.lab.masked import MaskedNetwork, to_torch
 from nirvana.lab.modules import Network, build_module, load_values, read_values
 from nirvana.lab.report import FindReport, LevelResult
-from nirvana.lab.train import train
-from nirvana.lab.verification import ARMS, ArmResult, Evaluation, judge, run_arm, verify
+from nirvana.lab.tracing import trace, trace_values
+from nirvana.lab.verification import (
+    ARMS,
+    ArmResult,
+    Barrier,
+    Evaluation,
+    RunCache,
+    Transfer,
+    barrier,
+    judge,
+    run_arm,
+    transfer,
+    transfer_matrix,
+    verify,
+)
 from nirvana.training import TrainResult
 
 __all__ = [
     "ARMS",
     "ArmResult",
+    "Barrier",
     "Evaluation",
     "FindReport",
     "Goal",
     "LevelResult",
     "MaskedNetwork",
     "Network",
+    "RunCache",
     "TrainResult",
+    "Transfer",
+    "barrier",
     "build_module",
     "environment",
     "find",
@@ -38,6 +56,11 @@ __all__ = [
     "read_values",
     "run_arm",
     "to_torch",
+    "trace",
+    "trace_values",
     "train",
+    "train_ticket",
+    "transfer",
+    "transfer_matrix",
     "verify",
 ]

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nirvana.initial import words
 
-AUGMENTATIONS = ("crop", "flip")
 PADDING = 4
 _STREAM = 0x4155474D  # "AUGM"
 
@@ -42,9 +41,5 @@ def augment(x_BCHW: Tensor, names: Sequence[str], order_seed: int, step: int) ->
 
 def _crop(x_BCHW: Tensor, down: Tensor, right: Tensor) -> Tensor:
     height, width = x_BCHW.shape[2:]
-    padded = F.pad(x_BCHW, (PADDING,) * 4)
-    rows = (down[:, None] + torch.arange(height))[:, None, :, None]
-    columns = (right[:, None] + torch.arange(width))[:, None, None, :]
-    images = torch.arange(len(x_BCHW))[:, None, None, None]
-    channels = torch.arange(x_BCHW.shape[1])[None, :, None, None]
-    return padded[images, channels, rows, columns]
+    windows = F.pad(x_BCHW, (PADDING,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(x_BCHW)), :, down, right]

@@ -10,22 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nirvana.errors import Invalid, InvalidJob, Problem, raise_problems
-from nirvana.lab.methods.imp import kept_at, masks_at_density, next_masks
+from nirvana.lab.methods.imp import masks_at_density, next_masks
+from nirvana.lab.methods.ranking import kept_at
 from nirvana.masks import Mask
+from nirvana.methods import METHODS
 from nirvana.recipe import Pruning
 from nirvana.ticket import Ticket
 
-METHODS = ("imp", "one-shot")
 MAX_LEVELS = 1000
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Iterative (`imp`) or `one-shot` magnitude pruning, for a number of rounds or to a density.
+    """A method, for a number of rounds or to a density.
 
-    `levels` N means tickets of level 0 (dense) to N; one-shot removes N rounds' worth at once. With
-    `density`, imp runs rounds as the recipe says and shortens the last one to land on round_half_even(density
-    x total) weights.
+    `levels` N means tickets of level 0 (dense) to N; a method that is not iterative goes to the density that
+    N rounds would leave. With `density`, an iterative method runs rounds as the recipe says and shortens the
+    last one to land on round_half_even(density x total) weights.
 
     Raises:
         InvalidJob: unknown method, or not exactly one of levels >= 1 and 0 < density < 1.
@@ -39,9 +40,10 @@ class Goal:
         raise_problems(InvalidJob, "goal", [p for p in (self._method(), self._extent()) if p])
 
     def masks_after(
-        self, ticket: Ticket, weights: Mapping[str, NDArray[np.float32]], pruning: Pruning
+        self, ticket: Ticket, weights: Mapping[str, NDArray[np.float32]], pruning: Pruning, seed: int = 0
     ) -> dict[str, Mask] | None:
-        """Masks of the ticket after this one, given its trained weights; None when this one is the last.
+        """An iterative method's masks of the ticket after this one, given its trained weights; None when this
+        one is the last.
 
         Raises:
             Invalid, InvalidTicket: as in `nirvana.lab.methods.imp`.
@@ -49,16 +51,23 @@ class Goal:
         level = level_of(ticket)
         if level >= self.last_level(ticket, pruning):
             return None
-        place = (weights, ticket.masks, ticket.prunable, pruning, ticket.prunable[-1])
-        if self.method == "one-shot":
-            return masks_at_density(*place, self._kept(ticket, pruning)[-1] / ticket.total)
+        initial, place = ticket.initial_values(), (weights, ticket.masks, ticket.prunable, pruning)
         if self.density is not None and level + 1 == self.last_level(ticket, pruning):
-            return masks_at_density(*place, self.density)
-        return next_masks(*place)
+            return masks_at_density(*place, self.density, initial, seed)
+        return next_masks(*place, initial, seed)
+
+    @property
+    def is_iterative(self) -> bool:
+        """Whether every level is a ticket, or only the last one."""
+        return METHODS[self.method].is_iterative
+
+    def final_density(self, ticket: Ticket, pruning: Pruning) -> float:
+        """The density to reach, in (0, 1)."""
+        return self.density or self._kept(ticket, pruning)[-1] / ticket.total
 
     def last_level(self, ticket: Ticket, pruning: Pruning) -> int:
         """The number of the last ticket. Counts follow from the rates alone, so it is known beforehand."""
-        return 1 if self.method == "one-shot" else len(self._kept(ticket, pruning)) - 1
+        return len(self._kept(ticket, pruning)) - 1 if self.is_iterative else 1
 
     def _kept(self, ticket: Ticket, pruning: Pruning) -> list[int]:
         """Weights kept at each level from 0 on if pruned round by round."""

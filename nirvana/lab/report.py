@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from nirvana.errors import NirvanaError
 from nirvana.files import write_atomically
 from nirvana.lab.goal import Goal, level_of
+from nirvana.lab.methods import Found
 from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
 from nirvana.training import TrainResult
@@ -58,8 +60,9 @@ class FindReport:
     """What `find` found.
 
     Attributes:
-        levels: entries of report.json, first level first (one-shot: the last level alone).
+        levels: entries of report.json, first level first (methods that are not iterative: the last alone).
         tickets: their tickets, in the same order.
+        search: what a method that is not iterative measured while it looked for its mask.
     """
 
     task: str
@@ -70,6 +73,7 @@ class FindReport:
     environment: dict[str, Any]
     levels: list[dict[str, Any]] = field(default_factory=list)
     tickets: list[Ticket] = field(default_factory=list)
+    search: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """report.json (API.md, contract for scripts), and the goal."""
@@ -82,7 +86,7 @@ class FindReport:
             "environment": self.environment,
             "goal": {"levels": self.goal.levels, "density": self.goal.density},
             "levels": self.levels,
-        }
+        } | ({} if self.search is None else {"search": dict(self.search)})
 
 
 def is_finished(report: FindReport) -> bool:
@@ -92,9 +96,13 @@ def is_finished(report: FindReport) -> bool:
     return level_of(last) == report.goal.last_level(last, report.recipe.pruning)
 
 
-def record(report: FindReport, result: LevelResult, following: Ticket | None, folder: Path | None) -> None:
+def record(
+    report: FindReport, result: LevelResult | Found, following: Ticket | None, folder: Path | None
+) -> None:
     """Put a level into the report and, with the next one's ticket, into the folder; the report comes last."""
-    if report.goal.method != "one-shot" or following is None:
+    if isinstance(result, Found):
+        report.search = result.measured
+    else:
         report.levels.append(result.to_dict())
         report.tickets.append(result.ticket)
         if folder:
@@ -113,8 +121,9 @@ def take_up(report: FindReport, folder: Path) -> Ticket | None:
     """
     try:
         before = json.loads((folder / "report.json").read_text())
-        levels = before.pop("levels")
+        levels, report.search = before.pop("levels"), before.pop("search", None)
         expected = json.loads(json.dumps(report.to_dict()))
+        expected.pop("search", None)
         if before != {name: value for name, value in expected.items() if name != "levels"}:
             return None
         found = [Ticket.read(folder / entry["ticket"]) for entry in levels]
@@ -124,5 +133,5 @@ def take_up(report: FindReport, folder: Path) -> Ticket | None:
         following = level_of(found[-1]) + 1 if found else 1
         return None if is_finished(report) else Ticket.read(folder / f"level-{following:02d}.ticket")
     except (OSError, ValueError, KeyError, NirvanaError):
-        report.levels, report.tickets = [], []
+        report.levels, report.tickets, report.search = [], [], None
         return None

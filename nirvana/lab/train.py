@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nirvana.architecture import Architecture
 from nirvana.cost import Cost, peak_memory_bytes, training_flops
-from nirvana.errors import Cancelled, Invalid
+from nirvana.errors import Cancelled, Invalid, InvalidRecipe, Problem
 from nirvana.lab.augmentation import augment
 from nirvana.lab.environment import deterministic
 from nirvana.lab.evaluate import evaluate
@@ -163,6 +163,9 @@ class Run:
     ) -> None:
         if recipe.distillation and teacher is None:
             raise Invalid("the recipe distils, expected a teacher's logits of the training examples")
+        if recipe.augmentation and len(architecture.input) != 3:
+            detail = f"augmentation needs images, but the input has shape {list(architecture.input)}"
+            raise InvalidRecipe(detail, errors=[Problem("/augmentation", "does-not-fit", detail)])
         self.network, self.recipe, self.data = build_module(architecture), recipe, data
         load_values(self.network, values)
         self.set_masks(masks, held)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nirvana import environment
 from nirvana.initial import epoch_order
-from nirvana.tasks.catalogue import DIGITS, SOURCE_FILES
+from nirvana.tasks.catalogue import DIGITS, SOURCE_FILES, TASKS
+from nirvana.tasks.cifar import read_batches, read_jpegs
 from nirvana.tasks.files import Progress, obtain
 from nirvana.tasks.idx import read_idx_gz
 from nirvana.tasks.task import Task, TaskData
@@ -27,16 +28,24 @@ def load_arrays(task: Task, progress: Progress | None = None) -> TaskData:
         DataMissing: a file is nowhere on this machine and cannot be downloaded.
         DataDamaged: a file is not the published one.
     """
-    key = (task.name, environment.data_folder(), environment.home())
+    key = (task.name, task.data_sha256, environment.data_folder(), environment.home())
     if key not in _cache:
         while len(_cache) >= _CACHE_TASKS:
             _cache.pop(next(iter(_cache)))
-        _cache[key] = _split_digits() if task is DIGITS else _split_published(task, progress)
+        _cache[key] = _read(task, progress)
     return _cache[key]
 
 
+def _read(task: Task, progress: Progress | None) -> TaskData:
+    if task.name not in TASKS:
+        from nirvana.tasks.stored import read_split
+
+        return read_split(task)
+    return _split_digits() if task is DIGITS else _split_published(task, progress)
+
+
 _CACHE_TASKS = 2
-_cache: dict[tuple[str, Path | None, Path], TaskData] = {}
+_cache: dict[tuple[str, str | None, Path | None, Path], TaskData] = {}
 
 
 @lru_cache(maxsize=1)
@@ -49,6 +58,10 @@ def read_digits() -> tuple[Bytes, Bytes]:
 
 def read_published(task: Task, progress: Progress | None = None) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     """Train images, train labels, test images and test labels as published, uint8."""
+    if task.name == "cifar-10":
+        return read_batches(task, progress)
+    if task.name == "cifar-10-jpeg":
+        return read_jpegs(task)
     files = SOURCE_FILES[task.name]
     paths = [obtain(task.name, source, task.homes, progress) for source in files]
     images, labels, test_images, test_labels = (

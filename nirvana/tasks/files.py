@@ -1,7 +1,8 @@
 """Where a data set's files lie: found on this machine, or downloaded from the data set's own home.
 
 A file is looked for in NIRVANA_DATA/<task>/, then in NIRVANA_DATA itself, then among the earlier downloads in
-NIRVANA_HOME/data/<task>/. Whatever is found must have the published checksum.
+NIRVANA_HOME/data/<task>/. Whatever is found must have the published checksum. Some data sets have no home to
+be downloaded from.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nirvana import environment
-from nirvana.errors import DataDamaged, DataMissing, NetworkError
+from nirvana.errors import DataDamaged, DataMissing, NetworkError, Unavailable
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -42,20 +43,32 @@ def file_checksum(path: Path, kind: str) -> str:
     return f"{kind}:{digest.hexdigest()}"
 
 
-def obtain(task: str, source: SourceFile, homes: Sequence[str], progress: Progress | None = None) -> Path:
+def missing_extra(error: ModuleNotFoundError, what: str) -> Unavailable:
+    """What to say where `what` needs a package that is not installed."""
+    return Unavailable(f"{what} needs {error.name}, not installed here: pip install 'nirvana-tickets[data]'")
+
+
+def obtain(
+    task: str,
+    source: SourceFile,
+    homes: Sequence[str],
+    progress: Progress | None = None,
+    folders: Sequence[str] = (),
+) -> Path:
     """The path of a data set's file, downloaded first where it is nowhere on this machine.
 
     Args:
         task: the task's name, which names the folder.
-        homes: addresses of folders that publish the file, tried in turn.
+        homes: addresses of folders that publish the file, tried in turn; none: it cannot be downloaded.
         progress: called with {"kind": "download", "done", "total", "message"}, in bytes.
+        folders: other names that the folder in NIRVANA_DATA may have.
 
     Raises:
         DataMissing: it is not here and cannot be downloaded; says where it was looked for.
         DataDamaged: a file of its name, in a folder of the task's name, has another checksum.
     """
     looked: list[str] = []
-    path = _find_here(task, source, looked)
+    path = _find_here([task, *folders], source, looked)
     if path is None:
         path = _download(task, source, homes, looked, progress)
     if path is None:
@@ -63,10 +76,15 @@ def obtain(task: str, source: SourceFile, homes: Sequence[str], progress: Progre
     return path
 
 
-def _find_here(task: str, source: SourceFile, looked: list[str]) -> Path | None:
-    data, downloads = environment.data_folder(), environment.downloads_folder() / task
-    named = [data / task, downloads] if data else [downloads]
-    for folder in [data / task, data, downloads] if data else [downloads]:
+def named_folders(names: Sequence[str]) -> list[Path]:
+    """The folders that belong to a data set alone: in NIRVANA_DATA, by each name, and among the downloads."""
+    data = environment.data_folder()
+    return [data / name for name in names if data] + [environment.downloads_folder() / names[0]]
+
+
+def _find_here(names: Sequence[str], source: SourceFile, looked: list[str]) -> Path | None:
+    data, named = environment.data_folder(), named_folders(names)
+    for folder in [*named[:-1], data, named[-1]] if data else named:
         path = folder / source.name
         if not path.is_file():
             looked.append(f"{path} (no such file{_look_alike(folder, source)})")
@@ -82,7 +100,9 @@ def _find_here(task: str, source: SourceFile, looked: list[str]) -> Path | None:
 
 def _look_alike(folder: Path, source: SourceFile) -> str:
     """Says so when a folder, or one named like it, holds a file that might be mistaken for this one."""
-    start, rest = source.name.split("-", 1)
+    start, dash, rest = source.name.partition("-")
+    if not dash:
+        return ""
     for place in [folder, *sorted(folder.parent.glob(f"{folder.name}-*"))]:
         for other in sorted(place.glob(f"{start}*-{rest}")):
             if other.name != source.name:
@@ -93,6 +113,8 @@ def _look_alike(folder: Path, source: SourceFile) -> str:
 def _download(
     task: str, source: SourceFile, homes: Sequence[str], looked: list[str], progress: Progress | None
 ) -> Path | None:
+    if not homes:
+        return None
     if environment.is_offline():
         looked.append("no download, because NIRVANA_OFFLINE is set")
         return None
@@ -110,11 +132,16 @@ def _download(
 
 
 def _missing_sentence(task: str, source: SourceFile, homes: Sequence[str], looked: list[str]) -> str:
-    names = environment.data_folder()
+    folder = environment.data_folder()
+    said = (
+        f"data set {task!r}: {source.name} not found. Looked at: {'; '.join(looked)}. "
+        f"NIRVANA_DATA ({folder or 'not set'}) names the folder that holds data sets: put the file at "
+        f"NIRVANA_DATA/{task}/{source.name}"
+    )
+    if not homes:
+        return f"{said}; it has no home to be downloaded from."
     way = "unset NIRVANA_OFFLINE" if environment.is_offline() else "mend the connection"
     return (
-        f"data set {task!r}: {source.name} not found. Looked at: {'; '.join(looked)}. "
-        f"NIRVANA_DATA ({names or 'not set'}) names the folder that holds data sets: put the file at "
-        f"NIRVANA_DATA/{task}/{source.name} (get it from {homes[0]}/{source.name}), or {way} "
+        f"{said} (get it from {homes[0]}/{source.name}), or {way} "
         f"and let it be downloaded to {environment.downloads_folder() / task}."
     )

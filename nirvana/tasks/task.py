@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nirvana.recipe import Recipe
+
+Normalisation = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
+
+_CHUNK = 1024  # examples standardised at a time in float64
 
 
 class TaskData(NamedTuple):
@@ -33,15 +37,17 @@ class Task:
     """What a ticket is good for.
 
     Attributes:
-        input_shape: shape of one example, (channels, height, width).
+        input_shape: shape of one example: (channels, height, width), (channels, length) or (features,).
         metric: what accuracies mean; the share of test examples whose class is right.
         margin: difference in accuracy, a fraction, below which two networks count as equal.
         pixel_max: the raw value that stands for 1.
-        normalisation: (mean, sd) of train pixels in [0, 1]: x = (pixel / pixel_max - mean) / sd.
+        normalisation: (mean, sd) of train pixels in [0, 1]: x = (pixel / pixel_max - mean) / sd; either two
+            numbers, or two tuples with one for each channel or feature.
         sizes: number of examples in "train", "validation" and "test".
         split: in words, which examples are which.
         data_sha256: sha256 of the raw bytes: train images, train labels, test images, test labels as
-            published (digits: images, labels); None where it was never measured.
+            published (digits: images, labels; cifar-10-jpeg: with the images' JPEG bytes; tasks of your own:
+            of their data.npz); None where it was never measured.
     """
 
     name: str
@@ -53,7 +59,7 @@ class Task:
     margin: float
     margin_reason: str
     pixel_max: int
-    normalisation: tuple[float, float]
+    normalisation: Normalisation
     sizes: Mapping[str, int]
     split: str
     license: str
@@ -68,11 +74,22 @@ class Task:
 
         return default_recipe(self, architecture)
 
-    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Raw pixels, (examples, ...), as (examples, *input_shape) float32."""
-        mean, sd = self.normalisation
-        scale, shift = np.float32(1 / (self.pixel_max * sd)), np.float32(mean / sd)
-        x = pixels.reshape(-1, *self.input_shape).astype(np.float32)
-        x *= scale
-        x -= shift
-        return x
+    def normalise(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """Raw values, (examples, ...), as (examples, *input_shape) float32.
+
+        Bytes are scaled in float32. Others are standardised in float64 and rounded once: a feature may be a
+        large number that varies little.
+        """
+        column = (-1, *[1] * (len(self.input_shape) - 1))
+        mean, sd = (np.asarray(part, np.float64).reshape(column) for part in self.normalisation)
+        x = raw.reshape(-1, *self.input_shape)
+        if raw.dtype == np.uint8:
+            pixels = x.astype(np.float32)
+            pixels *= (1 / (self.pixel_max * sd)).astype(np.float32)
+            pixels -= (mean / sd).astype(np.float32)
+            return pixels
+        values = np.empty(x.shape, np.float32)
+        for start in range(0, len(x), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            values[part] = (x[part].astype(np.float64) / self.pixel_max - mean) / sd
+        return values

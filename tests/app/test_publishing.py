@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 from app.accounts.models import Account
 from app.accounts.service import create_account
 from app.db import Database
-from app.evaluations.models import Evaluation
+from app.evaluations.baselines import find_runs, keep_runs
+from app.evaluations.models import Baseline, Evaluation
 from app.evaluations.service import list_evaluations, record_evaluation
 from app.storage import Storage, make_storage, ticket_key
 from app.tickets.models import Ticket
 from app.tickets.publishing import publish_ticket
-from app.tickets.service import get_ticket
+from app.tickets.service import get_ticket, list_known, yank_ticket
 from nirvana.errors import InvalidTicket, NotFound, StorageFailed
 from tests.factories import make_ticket
 from tests.registry import VERDICT, make_settings
@@ -100,6 +101,54 @@ def test_asking_again_does_not_change_a_verdict_but_more_replicates_do(
     assert headline(database) == ("WINNING", 10)
     record(database, 2, "INCONCLUSIVE")
     assert headline(database) == ("WINNING", 10)
+
+
+def test_what_gate_0_refuses_is_invalid_whatever_was_measured_before(
+    database: Database, storage: Storage
+) -> None:
+    with database.write() as session:
+        publish(session, storage)
+    record(database, 10, "WINNING")
+    with database.write() as session:
+        refused = VERDICT | {"verdict": "INVALID", "replicates": 0, "arms": {}}
+        row = record_evaluation(session, digest=TICKET.digest, evaluation=refused, job_id="j0")
+        assert (row.accuracy, row.accuracy_sd, row.dense_accuracy) == (None, None, None)
+    assert headline(database) == ("INVALID", 0)
+    record(database, 20, "WINNING")
+    assert headline(database) == ("INVALID", 0)
+
+
+def test_known_tickets_are_the_public_ones_of_an_architecture_newest_first(
+    database: Database, storage: Storage
+) -> None:
+    with database.write() as session:
+        publish(session, storage)
+        for seed in range(3):
+            publish(session, storage, make_ticket(seed=seed).to_bytes(), f"t{seed}")
+        publish(session, storage, make_ticket(seed=2).to_bytes(), "again")
+        publish(session, storage, make_ticket("mlp-8").to_bytes(), "other")
+        hidden = publish(session, storage, make_ticket(seed=7).to_bytes(), "hidden")
+        hidden.visibility = "private"
+        yank_ticket(session, get_ticket(session, "ada/t0"), "withdrawn", None)
+    with database.read() as session:
+        found = list_known(session, TICKET.digest, 9, 10**9)
+        assert [name for name, _ in found] == ["ada/t2", "ada/t1"]
+        assert list_known(session, TICKET.digest, 1, 10**9) == found[:1]
+        assert list_known(session, TICKET.digest, 9, 10) == []
+    assert storage.get(ticket_key(found[0][1])) == make_ticket(seed=2).to_bytes()
+
+
+def test_of_a_run_that_was_measured_twice_the_newest_stays(database: Database) -> None:
+    about = {"task": "digits", "architecture_digest": "a", "recipe_digest": "r", "arm": "dense"}
+    keys = [f"{number:064x}" for number in range(1200)]
+    with database.write() as session:
+        keep_runs(session, [{"key": key, "run": 1} for key in keys], **about, job_id="j1")
+        keep_runs(session, [{"key": keys[0], "run": 2}], **about, job_id="j2")
+    with database.read() as session:
+        found = find_runs(session, [*keys, keys[0], "f" * 64])
+        assert session.get_one(Baseline, keys[0]).job_id == "j2"
+    assert set(found) == set(keys)
+    assert [found[key]["run"] for key in keys[:2]] == [2, 1]
 
 
 def test_a_verdict_on_another_task_is_not_the_headline(database: Database, storage: Storage) -> None:

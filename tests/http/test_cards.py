@@ -123,6 +123,11 @@ def test_a_verification_is_asked_for_and_becomes_a_job(each_registry: Registry) 
     assert asked.status_code == 202, asked.text
     job = each_registry.http.get(asked.headers["location"]).json()
     assert (job["kind"], job["state"], job["spec"]["replicates"]) == ("verify", "queued", 3)
+    assert job["spec"]["max_replicates"] == 3
+    assert job["progress"]["total"] == 1 + 7 + 1
+    standard = each_registry.http.post(f"{PATH}/verifications", headers=each_registry.bearer()).json()
+    assert (standard["spec"]["replicates"], standard["spec"]["max_replicates"]) == (5, 20)
+    assert standard["progress"]["total"] == 1 + 3 * (7 + 1)
     for body, pointer in [({"replicates": 1}, "/spec/replicates"), ({"n": 1}, "/n")]:
         answer = each_registry.http.post(f"{PATH}/verifications", json=body, headers=each_registry.bearer())
         assert answer.status_code == 422

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from app.evaluations.pages import protocol_html
 from app.evaluations.service import record_evaluation
 from app.jobs.models import Job
-from tests.factories import make_ticket
+from nirvana.errors import NotFound
+from tests.factories import RECIPE, make_ticket
 from tests.registry import VERDICT, Registry
 
 PROMPT = {"Accept": "text/html,application/xhtml+xml"}
 SCRIPT = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+LATER: dict[str, Any] = {
+    **VERDICT,
+    "protocol": "nirvana-verify/2",
+    "replicates": 10,
+    "recipe": RECIPE.to_dict(),
+    "arms": {"dense": [0.95, 0.96], "ticket": [0.96, 0.1], "reinit": [0.9, 0.9]},
+    "failed": {"ticket": [False, True]},
+    "cached": {"dense": 5, "ticket": 0},
+    "gate": {
+        "invalid": None,
+        "untestable": None,
+        "law": {"fc1.weight": 0.03, "fc1.bias": 1.0},
+        "spectrum": {"fc1.weight": 1.31, "fc2.weight": -0.4},
+        "effective_density": 0.19,
+        "duplicates": [{"name": "bob/twin", "kind": "near-duplicate", "jaccard": 0.91}],
+    },
+    "looks": [
+        {"n": 5, "alpha": 0.02, "verdict": "INCONCLUSIVE"},
+        {"n": 10, "alpha": 0.015, "verdict": "WINNING"},
+    ],
+    "badges": {"TRAINABLE": True, "REPRODUCED": False, "STABLE": None},
+    "tracks": {"supermask": {"verdict": "SUPERMASK", "reason": "it reaches its claim"}},
+    "cost": {"trainings": 30, "dense_trainings": {"by_flops": 8.04, "by_seconds": 30.5}},
+}
 
 
 @pytest.fixture
@@ -74,6 +104,66 @@ def test_a_ticket_shows_what_was_measured_and_escapes_what_was_said(published: R
         assert expected in html
     digest = published.http.get("/api/v1/tickets/ada/first").json()["digest"]
     assert published.http.get(f"/tickets/{digest}").status_code == 200
+
+
+def test_an_evaluation_shows_gate_looks_arms_cost_and_badges(published: Registry) -> None:
+    digest = published.http.get("/api/v1/tickets/ada/first").json()["digest"]
+    with published.database.write() as session:
+        record_evaluation(session, digest=digest, evaluation=LATER, job_id="j2")
+    html = published.http.get("/tickets/ada/first").text
+    check_page(html)
+    for expected in (
+        "nirvana-verify/2</a>",
+        '<span class="badge">trainable</span>',
+        "smallest p = 0.03 of 2 tensors",
+        "largest singular value of a weight matrix: +1.3 Tracy-Widom units",
+        "effective density (kept and on a path to the output): 19.00 %",
+        'near-duplicate of <a href="/tickets/bob/twin">bob/twin</a>, overlap 91.00 %',
+        "n = 5, alpha 0.02: inconclusive",
+        "n = 10, alpha 0.015: winning",
+        "its mask, values drawn anew",
+        '10.00 % <small class="failed">failed</small>',
+        "30 trainings, and 5 taken from earlier verifications",
+        "as much as 8.0 dense trainings",
+        "by seconds as much as 30.5",
+        RECIPE.digest,
+        "supermask: it reaches its claim",
+    ):
+        assert expected in html, expected
+    assert "reproduced" not in html
+
+
+def test_a_refused_ticket_shows_why_and_no_numbers(published: Registry) -> None:
+    digest = published.http.get("/api/v1/tickets/ada/first").json()["digest"]
+    reason = "the initial values of fc1.weight do not follow kaiming_normal (p = 1e-60): trained weights"
+    gate = {"invalid": reason, "law": {"fc1.weight": 0.0}, "spectrum": {}, "effective_density": 0.2}
+    body = {"verdict": "INVALID", "reason": reason, "replicates": 0, "protocol": "nirvana-verify/2"}
+    body |= {"margin": 0.01, "task": "digits", "arms": {}, "looks": [], "gate": gate, "badges": {}}
+    with published.database.write() as session:
+        record_evaluation(session, digest=digest, evaluation=body, job_id="j3")
+    html = published.http.get("/tickets/ada/first").text
+    check_page(html)
+    assert "nothing was trained" in html
+    assert "p = 1e-60" in html
+    assert published.search(verdict="INVALID", sort="accuracy") == ["first"]
+    shown = published.http.get("/api/v1/tickets/ada/first").json()
+    assert (shown["verdict"], shown["replicates"], shown["accuracy"]) == ("INVALID", 0, None)
+    assert shown["evaluations"][0]["arms"] == {}
+    assert "invalid" in published.http.get("/").text
+
+
+def test_the_protocol_is_a_page(registry: Registry) -> None:
+    html = registry.http.get("/protocol").text
+    check_page(html)
+    assert "nirvana-verify/2" in html
+    assert html.count("<table>") > 3
+
+
+def test_a_protocol_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="protocol"):
+        protocol_html(tmp_path / "none.md")
+    (tmp_path / "some.md").write_text(f"# Title\n\n{SCRIPT}\n")
+    assert "<script" not in protocol_html(tmp_path / "some.md")
 
 
 def test_tasks_show_their_tickets(published: Registry) -> None:

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from app.jobs.spec import check_budget, check_verification, plan_pruning
+from app.jobs.measuring import check_verification, plan_verification
+from app.jobs.spec import check_budget, plan_pruning
 from nirvana.errors import InvalidJob
+from nirvana.lab.verification.rates import plan_looks
+from nirvana.methods import METHODS
+from nirvana.protocol import ARMS
+from tests.factories import RECIPE, make_ticket
 
 GOOD = {"task": "digits", "architecture": "lenet-300-100", "levels": 10}
 LARGEST = 50_000_000
@@ -28,6 +33,8 @@ def problems_of(spec: dict[str, Any], budget: dict[str, Any] | None = None) -> l
         ({"task": None}, "/spec/task", "missing"),
         ({"task": 7}, "/spec/task", "type"),
         ({"method": "magic"}, "/spec/method", "unknown"),
+        ({"method": ["imp"]}, "/spec/method", "unknown"),
+        ({"method": "snip", "levels": None}, "/spec/levels", "one-of"),
         ({"architecture": "lenet-900"}, "/spec/architecture", "unknown"),
         ({"architecture": "lenet-5"}, "/spec/architecture", "does-not-fit"),
         ({"architecture": "mlp-100000-100000"}, "/spec/architecture", "does-not-fit"),
@@ -48,6 +55,10 @@ def problems_of(spec: dict[str, Any], budget: dict[str, Any] | None = None) -> l
         ({"colour": "red"}, "/spec/colour", "unknown-field"),
         ({"recipe": {"steps": 0}}, "/spec/recipe/steps", "value"),
         ({"recipe": {"step": 5}}, "/spec/recipe/step", "unknown-field"),
+        ({"recipe": {"optimizer": "lion"}}, "/spec/recipe/optimizer", "value"),
+        ({"recipe": {"evaluate_on": "test"}}, "/spec/recipe/evaluate_on", "reads-test-set"),
+        ({"recipe": {"test_labels": True}}, "/spec/recipe/test_labels", "reads-test-set"),
+        ({"recipe": {"start_step": 250}}, "/spec/recipe/start_step", "past-the-end"),
         ({"recipe": [1]}, "/spec/recipe", "type"),
         ({"recipe": {"pruning": {"rewind_step": 1000}}}, "/spec/recipe/pruning/rewind_step", "past-the-end"),
         (
@@ -102,6 +113,46 @@ def test_a_density_is_as_many_rounds_as_it_takes() -> None:
     assert plan_pruning(spec, LARGEST).rounds == 3
 
 
+def test_a_network_that_does_not_fit_is_refused_with_both_shapes() -> None:
+    with pytest.raises(InvalidJob, match=r"at least 12x12, but the input has shape \[1, 8, 8\]"):
+        plan_pruning(GOOD | {"architecture": "lenet-5"}, LARGEST)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_asked_for(method: str) -> None:
+    plan = plan_pruning(GOOD | {"method": method}, LARGEST)
+    assert plan.rounds == (11 if METHODS[method].is_iterative else 2)
+
+
+def test_a_method_with_one_mask_goes_to_any_density_at_once() -> None:
+    rounds = {"task": "digits", "architecture": "mlp-16", "recipe": {"pruning": {"rate": 0.0}}}
+    assert plan_pruning(rounds | {"method": "snip", "density": 0.1}, LARGEST).rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "replicates", "most"),
+    [
+        ({}, 5, 20),
+        ({"replicates": 7}, 7, 7),
+        ({"max_replicates": 10}, 5, 10),
+        ({"replicates": 5, "max_replicates": 20}, 5, 20),
+        ({"replicates": 10, "max_replicates": 15}, 10, 15),
+        ({"replicates": None, "max_replicates": None}, 5, 20),
+    ],
+)
+def test_a_verification_plans_for_the_most_that_can_happen(
+    given: dict[str, Any], replicates: int, most: int
+) -> None:
+    ticket = make_ticket()
+    spec = {"ticket": "a/b"} | given
+    check_verification(spec)
+    plan = plan_verification(spec, ticket.architecture, RECIPE)
+    assert (plan.spec["replicates"], plan.spec["max_replicates"]) == (replicates, most)
+    assert plan.rounds == 1 + len(plan_looks(replicates, most)) * (len(ARMS) + 1)
+    images = RECIPE.steps * RECIPE.batch_size * most * len(ARMS)
+    assert plan.flops == 3 * ticket.architecture.flops() * images
+
+
 @pytest.mark.parametrize(
     ("spec", "pointer"),
     [
@@ -109,6 +160,11 @@ def test_a_density_is_as_many_rounds_as_it_takes() -> None:
         ({"ticket": 5}, "/spec/ticket"),
         ({"ticket": "a/b", "replicates": 1}, "/spec/replicates"),
         ({"ticket": "a/b", "arms": ["dense"]}, "/spec/arms"),
+        ({"ticket": "a/b", "max_replicates": 4}, "/spec/max_replicates"),
+        ({"ticket": "a/b", "max_replicates": 21}, "/spec/max_replicates"),
+        ({"ticket": "a/b", "replicates": 5, "max_replicates": 21}, "/spec/max_replicates"),
+        ({"ticket": "a/b", "replicates": 5, "max_replicates": "all"}, "/spec/max_replicates"),
+        ({"ticket": "a/b", "replicates": 101, "max_replicates": 101}, "/spec/replicates"),
     ],
 )
 def test_a_bad_verification_is_refused(spec: dict[str, Any], pointer: str) -> None:

@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nirvana import tasks
-from nirvana.errors import Invalid
+from nirvana.errors import Invalid, InvalidArchitecture, InvalidRecipe
 from nirvana.initial import REINIT, default_laws, draw_all
 from nirvana.lab import ARMS, ArmResult, find, first_ticket, run_arm
 from nirvana.lab.train import advance
-from nirvana.lab.verification.arms import ORDER_SEED, arm_masks, arm_values, random_masks
+from nirvana.lab.verification.arms import (
+    ORDER_SEED,
+    arm_masks,
+    arm_values,
+    magnitude_masks,
+    random_masks,
+)
 from nirvana.ticket import Ticket
 from tests.factories import make_ticket
 from tests.lab.small import SMALL, digits, network
@@ -80,11 +86,11 @@ def test_seeds_give_other_masks_and_values_and_the_same_seed_the_same_ones() -> 
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_all_arms_but_reinit_start_from_the_tickets_own_values(stored: bool) -> None:
+def test_all_arms_but_the_redrawn_ones_start_from_the_tickets_own_values(stored: bool) -> None:
     ticket = make_ticket(stored=stored)
     whole = ticket.dense_initial_values()
     assert whole is not None
-    for arm in ("dense", "shuffle", "random"):
+    for arm in ("dense", "shuffle", "random", "magnitude"):
         found = values_of(ticket, arm)
         assert all(np.array_equal(found[name], whole[name]) for name in whole)
     assert all(np.array_equal(v, values_of(ticket, "ticket")[n]) for n, v in ticket.initial_values().items())
@@ -157,9 +163,93 @@ def test_a_failed_replicate_counts_as_chance_and_is_shown() -> None:
 
 def test_unknown_arms_and_no_replicates_are_refused() -> None:
     with pytest.raises(Invalid, match="expected one of dense, ticket"):
-        run_arm(make_ticket(), "magnitude", digits())
+        run_arm(make_ticket(), "inverted", digits())
     with pytest.raises(Invalid, match="at least 1"):
         run_arm(make_ticket(), "ticket", digits(), replicates=0)
+    with pytest.raises(Invalid, match="counted from 0"):
+        run_arm(make_ticket(), "ticket", digits(), replicates=range(4, 0, -1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(density=st.floats(0.005, 1), seed=st.integers(0, 20))
+def test_the_magnitude_arm_keeps_the_largest_initial_values_of_all(density: float, seed: int) -> None:
+    ticket = make_ticket(density=density, seed=seed)
+    masks, values = arm_masks(ticket, "magnitude", 0), values_of(ticket, "magnitude")
+    assert sum(int(mask.sum()) for mask in masks.values()) == ticket.kept
+    kept = np.concatenate([np.abs(values[name][mask]) for name, mask in masks.items()])
+    lost = np.concatenate([np.abs(values[name][~mask]) for name, mask in masks.items()])
+    assert all(mask.any() for mask in masks.values())
+    spared = sum(int(mask.sum()) == 1 for mask in masks.values())  # a layer's only weight may be small
+    assert not lost.size or np.sort(kept)[spared:].min(initial=9) >= lost.max()
+
+
+def test_every_layer_keeps_its_largest_value_in_the_magnitude_arm() -> None:
+    values = values_of(make_ticket(), "dense")
+    ticket = make_ticket(density=0.05, stored=True)
+    small = {name: value * (0.001 if name == "fc1.weight" else 1) for name, value in values.items()}
+    masks = magnitude_masks(ticket, small)
+    assert masks["fc1.weight"].sum() == 1
+    assert masks["fc1.weight"].ravel()[np.abs(values["fc1.weight"]).argmax()]
+    assert sum(int(mask.sum()) for mask in masks.values()) == ticket.kept
+
+
+def test_the_rescaled_arm_divides_new_values_by_the_root_of_each_layers_density() -> None:
+    ticket = make_ticket()
+    plain, scaled = values_of(ticket, "reinit", 2), values_of(ticket, "rescaled", 2)
+    for name, mask in ticket.masks.items():
+        assert scaled[name] == pytest.approx(plain[name] / np.sqrt(mask.mean()), rel=1e-6)
+    assert np.array_equal(scaled["fc1.bias"], plain["fc1.bias"])
+
+
+def test_a_pruned_model_restarts_where_its_recipe_says_and_its_reinit_is_a_plain_draw() -> None:
+    recipe = REWOUND.override({"start_step": 3})
+    ticket = rewound()
+    for arm in ("ticket", "reinit", "rescaled", "shuffle", "random"):
+        assert arm_values(ticket, arm, digits(), recipe, 0)[1] == 3
+    assert arm_values(ticket, "dense", digits(), recipe, 0)[1] == 0
+    fresh = draw_all(ticket.architecture, ticket.start.laws, 1, REINIT)
+    values, _ = arm_values(ticket, "reinit", digits(), recipe, 1)
+    assert all(np.array_equal(values[name], fresh[name]) for name in fresh)
+
+
+def test_replicates_that_follow_are_those_of_a_longer_arm() -> None:
+    ticket = make_ticket()
+    whole = run_arm(ticket, "reinit", digits(), replicates=3)
+    parts = run_arm(ticket, "reinit", digits(), replicates=1).joined(
+        run_arm(ticket, "reinit", digits(), replicates=range(1, 3))
+    )
+    assert parts.seeds == [0, 1, 2]
+    assert {**parts.to_dict(), "cost": 0} == {**whole.to_dict(), "cost": 0}
+    assert parts.cost.images == whole.cost.images
+    with pytest.raises(Invalid, match="cannot follow"):
+        whole.joined(parts)
+
+
+def test_results_of_protocol_1_are_still_read() -> None:
+    found = run_arm(make_ticket(), "dense", digits(), replicates=1)
+    later = ("cached", "cached_cost", "data", "repeated", "differing")
+    old = {name: value for name, value in found.to_dict().items() if name not in later}
+    assert ArmResult.from_dict(old).accuracies == found.accuracies
+
+
+def test_dense_updates_before_a_reinit_are_counted() -> None:
+    ticket = rewound()
+    found = run_arm(ticket, "reinit", digits(), REWOUND, 1)
+    assert found.cost.images == 30 * 32, "25 updates of the masked network and 5 dense ones"
+
+
+def test_what_cannot_be_verified_is_refused_before_any_training() -> None:
+    held = SMALL.override({"pruning": {"mask_0_action": "freeze"}})
+    with pytest.raises(InvalidRecipe, match="mask_0_action is 'freeze', expected 'zero'"):
+        run_arm(make_ticket(), "dense", digits(), held)
+    with pytest.raises(InvalidRecipe, match="starts at step 5, expected less than the recipe's 5 steps"):
+        run_arm(rewound(), "dense", digits(), SMALL.override({"steps": 5}))
+    wide = digits()._replace(train_x=np.zeros((40, 1, 28, 28), np.float32))
+    with pytest.raises(InvalidArchitecture, match=r"\[1, 8, 8\], but the task's are \[1, 28, 28\]"):
+        run_arm(make_ticket(), "dense", wide)
+    more = digits()._replace(train_y=np.full(1000, 11))
+    with pytest.raises(InvalidArchitecture, match=r"shape \[10\], but the task has 12 classes"):
+        run_arm(make_ticket(), "dense", more)
 
 
 def test_no_arm_sees_the_data_order_of_the_search() -> None:

@@ -25,8 +25,10 @@ WINNING = {
     "dense": DENSE,
     "ticket": [0.968, 0.972, 0.970, 0.970, 0.972],
     "reinit": [0.940, 0.936, 0.950, 0.930, 0.944],
+    "rescaled": [0.942, 0.938, 0.946, 0.934, 0.940],
     "shuffle": [0.90, 0.91, 0.89, 0.90, 0.92],
     "random": [0.80, 0.79, 0.83, 0.81, 0.80],
+    "magnitude": [0.93, 0.94, 0.92, 0.93, 0.94],
 }
 
 
@@ -74,6 +76,9 @@ def test_a_ticket_that_matches_and_beats_every_control_wins() -> None:
         ("TRIVIAL", {"random": DENSE}),
         ("LAYER_RATIO_ONLY", {"reinit": DENSE, "shuffle": DENSE}),
         ("STRUCTURE_ONLY", {"reinit": DENSE}),
+        ("STRUCTURE_ONLY", {"rescaled": DENSE}),
+        ("LAYER_RATIO_ONLY", {"rescaled": DENSE, "shuffle": DENSE}),
+        ("WINNING", {"magnitude": DENSE}),
         ("INIT_ONLY", {"shuffle": DENSE}),
         ("MATCHING_UNRESOLVED", {"reinit": [0.99, 0.93, 0.97, 0.94, 0.96]}),
     ],
@@ -157,11 +162,11 @@ def test_an_unpaired_dense_arm_is_compared_by_welch() -> None:
 
 def test_the_evaluation_says_everything_that_goes_with_a_number() -> None:
     found = judge(make_ticket(), arms(), 0.01).to_dict()
-    assert found["protocol"] == PROTOCOL == "nirvana-verify/1"
+    assert found["protocol"] == PROTOCOL == "nirvana-verify/2"
     assert found["arms"] == WINNING
     assert (found["replicates"], found["margin"]) == (5, 0.01)
     assert found["seeds"]["replicates"] == [0, 1, 2, 3, 4]
-    assert found["cost"]["flops_sparse"] == 50
+    assert found["cost"]["flops_sparse"] == 70
     assert found["environment"] == {"torch": "x"}
     assert found["rules"]["relative_error_within_1.1"] is True
     assert found["rules"]["trainable_share"] == 1
@@ -169,11 +174,28 @@ def test_the_evaluation_says_everything_that_goes_with_a_number() -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_arms_of_changed_data_are_refused() -> None:
+    mixed = [dataclasses.replace(a, data="ab" if a.arm == "dense" else "cd") for a in arms()]
+    with pytest.raises(Invalid, match="different data"):
+        judge(make_ticket(), mixed, 0.01)
+
+
+def test_a_smaller_alpha_asks_for_more() -> None:
+    close = {"ticket": [0.966, 0.972, 0.965, 0.966, 0.965]}
+    assert verdict(arms(**close)) == "WINNING"
+    found = judge(make_ticket(), arms(**close), 0.01, alpha=0.002, looks=[{"n": 2}])
+    assert found.verdict == "INCONCLUSIVE"
+    assert found.measurements["looks"] == [{"n": 2}, {"n": 5, "alpha": 0.002, "verdict": "INCONCLUSIVE"}]
+    for alpha in (0, 0.06):
+        with pytest.raises(Invalid, match="alpha"):
+            judge(make_ticket(), arms(), 0.01, alpha=alpha)
+
+
 def test_arms_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(Invalid, match="expected"):
         judge(make_ticket(), arms()[:4], 0.01)
     with pytest.raises(Invalid, match="replicates differ"):
-        judge(make_ticket(), [*arms()[:4], arm("random", [0.8] * 4)], 0.01)
+        judge(make_ticket(), [*arms()[:6], arm("magnitude", [0.8] * 4)], 0.01)
     with pytest.raises(Invalid, match="margin is 1"):
         judge(make_ticket(), arms(), 1)
     with pytest.raises(Invalid, match="a verdict needs each"):
@@ -182,7 +204,7 @@ def test_arms_that_do_not_belong_together_are_refused() -> None:
 
 def test_a_mask_that_keeps_everything_is_trivial() -> None:
     ticket = first_ticket(tasks.get("digits"), network("mlp-32"), SMALL.override({"steps": 60}), 0)
-    found = verify(ticket, replicates=2, margin=0.1)
+    found = verify(ticket, replicates=2, margin=0.1, cache=None)
     assert found.verdict == "TRIVIAL"
     assert found.measurements["arms"]["dense"] == found.measurements["arms"]["ticket"]
 
@@ -190,14 +212,14 @@ def test_a_mask_that_keeps_everything_is_trivial() -> None:
 def test_verifying_again_gives_the_same_measurements_and_counts_its_progress() -> None:
     events = list[dict[str, Any]]()
     ticket = make_ticket()
-    one = verify(ticket, replicates=2, progress=events.append).to_dict()
-    again = verify(ticket, replicates=2).to_dict()
+    one = verify(ticket, replicates=2, progress=events.append, cache=None).to_dict()
+    again = verify(ticket, replicates=2, cache=None).to_dict()
     assert {**one, "cost": 0} == {**again, "cost": 0}
     done = [event["done"] for event in events if event["kind"] == "arm"]
-    assert done == list(range(1, 11))
-    assert all(event["total"] == 10 for event in events if event["kind"] == "arm")
+    assert done == list(range(1, 15))
+    assert all(event["total"] == 14 for event in events if event["kind"] == "arm")
 
 
 def test_verifying_can_be_cancelled() -> None:
     with pytest.raises(Cancelled):
-        verify(make_ticket(), replicates=2, should_stop=lambda: True)
+        verify(make_ticket(), replicates=2, should_stop=lambda: True, cache=None)

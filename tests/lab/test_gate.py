@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nirvana import tasks
 from nirvana.initial import FAN_LAWS, draw
 from nirvana.lab import find
 from nirvana.lab.train import advance
-from nirvana.lab.verification.gate import effective_density, find_invalid, find_untestable, law_p_value
+from nirvana.lab.verification.gate import (
+    check_gate,
+    effective_density,
+    find_invalid,
+    find_untestable,
+    law_p_value,
+)
+from nirvana.lab.verification.spectrum import SPECTRUM_LIMIT, spectrum_score
 from nirvana.ticket import Ticket
 from nirvana.training import Values
 from tests.factories import make_masks, make_ticket
@@ -68,6 +79,97 @@ def test_trained_weights_with_honest_biases_are_flagged_too() -> None:
 def test_constant_values_are_flagged() -> None:
     values = {name: np.full_like(v, 0.05 * v.any()) for name, v in values_of(network("mlp-100")).items()}
     assert find_invalid(stored_ticket(values)) is not None
+
+
+def of_the_law(trained: Values, start: Values) -> Values:
+    """Trained weights whose values are exactly the initial ones, in the order of the trained ones."""
+    mapped = {}
+    for name, values in trained.items():
+        ranks = np.argsort(np.argsort(values, axis=None, kind="stable"))
+        mapped[name] = np.sort(start[name], axis=None)[ranks].reshape(values.shape)
+    return mapped
+
+
+def test_trained_weights_with_the_laws_own_values_in_another_order_are_flagged_by_their_spectrum() -> None:
+    architecture = network("lenet-300-100")
+    recipe = tasks.get("digits").default_recipe("lenet-300-100")
+    start = values_of(architecture)
+    trained, _ = advance(architecture, start, digits(), recipe, 0, 150)
+    mapped = of_the_law(trained, start)
+    assert all(law_p_value(mapped[n], "glorot_normal") > 1e-6 for n in mapped if "weight" in n)
+    gate = check_gate(
+        Ticket.create(
+            architecture,
+            {},
+            task="digits",
+            recipe=recipe.to_dict(),
+            laws=make_ticket("lenet-300-100").start.laws,
+            stored=mapped,
+        )
+    )
+    assert gate.spectrum["fc2.weight"] > SPECTRUM_LIMIT
+    assert gate.invalid is not None
+    assert "Tracy-Widom" in gate.invalid
+
+
+@pytest.mark.parametrize("law", FAN_LAWS)
+@pytest.mark.parametrize("shape", [(10, 100), (100, 300), (64, 3, 3, 3), (4, 16)])
+def test_honest_draws_have_the_spectrum_of_independent_values(law: str, shape: tuple[int, ...]) -> None:
+    scores = [spectrum_score(draw(law, shape, seed, 0)) for seed in range(8)]
+    assert all(score is not None and -6 < score < 4 for score in scores)
+
+
+def test_the_spectrum_is_centred_as_tracy_and_widom_say() -> None:
+    found = [spectrum_score(draw("glorot_normal", (60, 90), seed, 1)) for seed in range(150)]
+    assert np.mean([score for score in found if score is not None]) == pytest.approx(-1.2065, abs=0.35)
+
+
+def test_narrow_and_constant_matrices_have_no_score() -> None:
+    assert spectrum_score(draw("glorot_normal", (3, 500), 0, 0)) is None
+    assert spectrum_score(np.ones((20, 20), np.float32)) is None
+
+
+def test_what_does_not_fit_together_is_invalid_and_named() -> None:
+    ticket = make_ticket()
+    broken = {
+        "expected \\[16, 64\\]": {"fc1.weight": np.ones((64, 16), bool)},
+        "which the architecture does not have": {"fc9.weight": np.ones((2, 2), bool)},
+        "fc1.weight keeps no weight": {"fc1.weight": np.zeros((16, 64), bool)},
+    }
+    for reason, masks in broken.items():
+        gate = check_gate(dataclasses.replace(ticket, masks=masks))
+        assert gate.invalid is not None
+        assert re.search(reason, gate.invalid)
+    start = dataclasses.replace(ticket.start, seed=99)
+    assert "not those of their sha256" in (find_invalid(dataclasses.replace(ticket, start=start)) or "")
+    stored = make_ticket(stored=True)
+    nan = {name: np.full_like(v, np.nan) for name, v in stored.start.stored.items()}
+    start = dataclasses.replace(stored.start, stored=nan)
+    assert "not all finite" in (find_invalid(dataclasses.replace(stored, start=start)) or "")
+
+
+def test_a_network_that_is_cut_through_is_invalid() -> None:
+    architecture = network("mlp-2")
+    first, second = np.zeros((2, 64), bool), np.zeros((10, 2), bool)
+    first[0, :3] = second[:4, 1] = True
+    ticket = Ticket.create(
+        architecture,
+        {"fc1.weight": first, "fc2.weight": second},
+        task="digits",
+        recipe=SMALL.to_dict(),
+        laws=make_ticket("mlp-2").start.laws,
+        seed=1,
+    )
+    assert "no kept weight lies on a path" in (find_invalid(ticket) or "")
+
+
+def test_what_the_gate_found_is_json() -> None:
+    found = check_gate(stored_ticket(values_of(network("mlp-100"))), [("me", make_ticket("mlp-100"))])
+    fields = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert set(fields["law"]) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+    assert set(fields["spectrum"]) == {"fc1.weight", "fc2.weight"}
+    assert fields["density"] == pytest.approx(0.2, abs=0.01)
+    assert fields["duplicates"][0]["kind"] == "same-mask"
 
 
 def test_survivors_alone_cannot_be_tested_and_rewound_values_need_not() -> None:

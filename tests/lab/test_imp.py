@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from nirvana.errors import Invalid, InvalidTicket
-from nirvana.lab.methods.imp import Masks, counts_at, masks_at_density, next_masks
+from nirvana.lab.methods.imp import masks_at_density, next_masks
+from nirvana.lab.methods.ranking import Masks, counts_at
 from nirvana.masks import Mask
 from nirvana.recipe import Pruning
 
@@ -22,7 +23,7 @@ def weights(**layers: list[float]) -> dict[str, NDArray[np.float32]]:
 
 
 def prune(values: Mapping[str, NDArray[np.float32]], pruning: Pruning, masks: Masks | None = None) -> Masks:
-    return next_masks(values, masks or {}, list(values), pruning, list(values)[-1])
+    return next_masks(values, masks or {}, list(values), pruning)
 
 
 def kept(masks: Masks) -> dict[str, list[int]]:
@@ -105,9 +106,9 @@ def test_a_density_keeps_exactly_that_many_and_honours_the_rates() -> None:
         n: np.random.default_rng(0).normal(size=s).astype(np.float32) for n, s in (("a", 900), ("b", 100))
     }
     pruning = Pruning(rate=0.2, output_rate=0.1)
-    found = masks_at_density(values, {}, ["a", "b"], pruning, "b", 0.1)
+    found = masks_at_density(values, {}, ["a", "b"], pruning, 0.1)
     assert count(found) == 100
-    even = masks_at_density(values, {}, ["a", "b"], Pruning(rate=0.2), "b", 0.1)
+    even = masks_at_density(values, {}, ["a", "b"], Pruning(rate=0.2), 0.1)
     assert {name: int(mask.sum()) for name, mask in even.items()} == {"a": 90, "b": 10}
     assert found["b"].sum() > 10
 
@@ -115,9 +116,9 @@ def test_a_density_keeps_exactly_that_many_and_honours_the_rates() -> None:
 def test_a_density_that_cannot_be_reached_is_refused() -> None:
     values = {"a": np.ones(10, np.float32), "b": np.ones(10, np.float32)}
     with pytest.raises(Invalid, match="layers with rate 0 hold 10"):
-        masks_at_density(values, {}, ["a", "b"], Pruning(rate=0.5, output_rate=0.0), "b", 0.5)
+        masks_at_density(values, {}, ["a", "b"], Pruning(rate=0.5, output_rate=0.0), 0.5)
     with pytest.raises(Invalid, match="cannot keep 15 weights: 10 are left"):
-        masks_at_density(values, {"a": np.zeros(10, bool)}, ["a", "b"], Pruning(rate=0.5), "b", 0.75)
+        masks_at_density(values, {"a": np.zeros(10, bool)}, ["a", "b"], Pruning(rate=0.5), 0.75)
 
 
 shapes = st.lists(st.integers(1, 30), min_size=1, max_size=4)

@@ -15,8 +15,8 @@ from torch import nn
 from nirvana.cost import training_flops
 from nirvana.errors import Cancelled
 from nirvana.initial import epoch_order
-from nirvana.lab import environment, train
-from nirvana.lab.train import advance
+from nirvana.lab import environment
+from nirvana.lab.train import advance, train
 from nirvana.recipe import Recipe
 from nirvana.training import batch_indices, learning_rate
 from tests.factories import make_masks

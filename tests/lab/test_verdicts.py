@@ -26,6 +26,9 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("INVALID", {"invalid": "trained weights"}),
     ("INVALID", {"invalid": "trained weights", "replicates": 1}),
     ("INCONCLUSIVE", {"replicates": 1}),
+    ("INCONCLUSIVE", {"dense_failed": 3}),
+    ("INCONCLUSIVE", {"dense_failed": 5, "random_matches_dense": True}),
+    ("WINNING", {"dense_failed": 2}),
     ("NOT_MATCHING", {"below_dense": True, "matches_dense": False}),
     ("INCONCLUSIVE", {"matches_dense": False}),
     ("INCONCLUSIVE", {"matches_dense": False, "random_matches_dense": True, "holds": HELD}),
@@ -33,6 +36,12 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("TRIVIAL", {"random_matches_dense": True}),
     ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"reinit": True, "shuffle": True}, "beaten": NOT_BEATEN}),
     ("STRUCTURE_ONLY", {"holds": NOT_HELD | {"reinit": True}, "beaten": BEATEN | {"reinit": False}}),
+    ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"rescaled": True, "shuffle": True}}),
+    ("STRUCTURE_ONLY", {"holds": NOT_HELD | {"rescaled": True}, "beaten": BEATEN | {"rescaled": False}}),
+    (
+        "MATCHING_UNRESOLVED",
+        {"holds": NOT_HELD | {"shuffle": True}, "beaten": NOT_BEATEN | {"reinit": True, "random": True}},
+    ),
     ("INIT_ONLY", {"holds": NOT_HELD | {"shuffle": True}, "beaten": BEATEN | {"shuffle": False}}),
     ("MATCHING_UNRESOLVED", {"beaten": BEATEN | {"reinit": False}}),
     ("MATCHING_UNRESOLVED", {"beaten": BEATEN | {"random": False}}),
@@ -61,7 +70,7 @@ def test_every_outcome_lands_somewhere_and_winning_needs_everything() -> None:
     outcomes = [(False, False), (True, False), (False, True)]  # undecided, holds, beaten
     flags = itertools.product([False, True], repeat=4)
     for below, random_matches, later, rewound in flags:
-        for controls in itertools.product(outcomes, repeat=3):
+        for controls in itertools.product(outcomes, repeat=4):
             holds = {name: held for name, (held, _) in zip(CONTROLS, controls, strict=True)}
             beaten = {name: beat for name, (_, beat) in zip(CONTROLS, controls, strict=True)}
             verdict, _ = decide(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nirvana.client import Client
+from nirvana.protocol import ARMS
 from nirvana.ticket import Ticket
 from tests.live.conftest import Nirvana
 
@@ -82,9 +83,24 @@ def test_verify_waits_for_the_services_verdict(
     code, out, _ = nirvana("verify", f"{owner}/judged", "--replicates", "2", "--json")
     verdict = json.loads(out)
     assert {"verdict", "protocol", "arms", "tests", "margin", "cost"} <= set(verdict)
-    assert all(len(values) == 2 for values in verdict["arms"].values())
+    assert {arm: len(values) for arm, values in verdict["arms"].items()} == dict.fromkeys(ARMS, 2)
     assert code == (0 if verdict["verdict"] in ("WINNING", "MATCHING") else 6)
     assert client.ticket(f"{owner}/judged")["verdict"] == verdict["verdict"]
+
+
+def test_verify_tops_up_at_the_service(
+    nirvana: Nirvana, owner: str, levels: list[Ticket], client: Client
+) -> None:
+    client.publish(levels[1].to_bytes(), "topped")
+    arguments = ("verify", f"{owner}/topped", "--replicates", "2", "--max-replicates")
+    code, out, _ = nirvana(*arguments, "3", "--json")
+    verdict = json.loads(out)
+    assert verdict["looks"][0]["n"] == 2
+    assert verdict["replicates"] == verdict["looks"][-1]["n"] == len(verdict["arms"]["dense"])
+    assert client.job(verdict["job_id"])["spec"]["max_replicates"] == 3
+    code, _, err = nirvana(*arguments, "9")
+    assert code == 2
+    assert "max_replicates is 9, expected an integer from 2 to 8" in err
 
 
 def test_jobs_are_listed_shown_and_followed(nirvana: Nirvana, client: Client) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from nirvana import tasks
@@ -14,7 +17,7 @@ def test_an_unknown_task_is_refused_with_the_known_names() -> None:
         tasks.get("mnits")
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.built_in_names())
 def test_every_task_states_its_margin_with_a_reason_and_its_split(name: str) -> None:
     task = tasks.get(name)
     assert 0 < task.margin <= 0.01
@@ -24,11 +27,42 @@ def test_every_task_states_its_margin_with_a_reason_and_its_split(name: str) -> 
     assert set(task.sizes) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("name", tasks.names())
+@pytest.mark.parametrize("name", tasks.built_in_names())
 @pytest.mark.parametrize("architecture", ["mlp-32", "lenet-300-100", "lenet-5", "conv-2", "resnet-20", "own"])
 def test_every_default_recipe_is_a_valid_recipe(name: str, architecture: str) -> None:
     recipe = tasks.get(name).default_recipe(architecture)
     assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_an_image_is_standardised_channel_by_channel() -> None:
+    task = tasks.get("cifar-10")
+    pixels = np.zeros((2, 3, 32, 32), np.uint8)
+    pixels[1, 2] = 255
+    x = task.normalise(pixels)
+    assert x.dtype == np.float32
+    expected = [-mean / sd for mean, sd in zip(*task.normalisation, strict=True)]
+    assert x[0, :, 5, 7] == pytest.approx(expected, rel=1e-6)
+    assert x[1, 2, 0, 0] == pytest.approx((1 - 0.4465) / 0.2616, rel=1e-6)
+
+
+def test_one_mean_and_sd_for_all_pixels_gives_the_bits_it_always_gave() -> None:
+    task = tasks.get("mnist")
+    pixels = np.arange(784, dtype=np.uint8).reshape(1, 28, 28)
+    mean, sd = 0.1307, 0.3081
+    expected = pixels.astype(np.float32) * np.float32(1 / (255 * sd)) - np.float32(mean / sd)
+    assert np.array_equal(task.normalise(pixels)[:, 0], expected)
+
+
+def test_a_large_number_that_varies_little_keeps_its_digits() -> None:
+    times = 1.7e9 + np.arange(8, dtype=np.float64)[:, None]
+    task = replace(tasks.get("digits"), input_shape=(1,), pixel_max=1, normalisation=(1.7e9, 2.0))
+    assert task.normalise(times)[:, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5]
+
+
+@pytest.mark.parametrize("name", ["cifar-10-jpeg", "kmnist-partial"])
+def test_a_copy_or_a_part_says_that_its_numbers_compare_with_no_published_ones(name: str) -> None:
+    assert "ot comparable with" in tasks.get(name).description
+    assert tasks.get(name).homes == ()
 
 
 def test_lenet_on_mnist_is_trained_as_in_the_calibration() -> None:

@@ -99,6 +99,21 @@ def test_a_part_of_the_training_set_is_not_taken_for_the_whole(
         obtain("kmnist", SOURCE, NOWHERE)
 
 
+def test_a_file_without_a_home_says_so_and_where_to_put_it(tmp_path: Path) -> None:
+    lonely = SourceFile("pictures.npz", CHECKSUM, ())
+    with pytest.raises(DataMissing, match="it has no home to be downloaded from") as refusal:
+        obtain("pictures", lonely, ())
+    assert "NIRVANA_DATA/pictures/pictures.npz" in refusal.value.detail
+    assert str(tmp_path / "data" / "pictures" / "pictures.npz") in refusal.value.detail
+
+
+def test_a_folder_may_have_a_second_name(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "its-other-name" / SOURCE.name
+    path.parent.mkdir()
+    path.write_bytes(CONTENT)
+    assert obtain("mnist", SOURCE, NOWHERE, folders=["its-other-name"]) == path
+
+
 def test_a_download_is_kept_and_reports_its_bytes(tmp_path: Path, published: tuple[Path, str]) -> None:
     folder, address = published
     (folder / SOURCE.name).write_bytes(CONTENT)

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.jobs.models import Worker
 from tests.worker.arena import EXPIRY_SECONDS, Arena, children_of, is_alive, small_spec
 
-LONG = small_spec(levels=2, steps=2500)
+LONG = small_spec(levels=2, steps=50_000)
 TAKEN_UP_WITHIN_SECONDS = 30.0
 
 

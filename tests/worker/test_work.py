@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 
 import httpx
+import pytest
 from sqlalchemy import select
 
 from app.accounts.service import create_token
@@ -17,6 +18,7 @@ from app.evaluations.models import Evaluation
 from app.jobs.engine import client_for, engine_url
 from app.jobs.service import cancel_job
 from app.tickets.models import Ticket
+from nirvana.protocol import ARMS
 from tests.worker.arena import ROOT, Arena, small_spec
 from worker.engine import purge
 
@@ -45,7 +47,7 @@ def test_a_search_publishes_a_lineage_that_a_second_job_verifies(arena: Arena) -
         "ticket": "ada/small-02",
     }
     arms = {event.body["arm"] for event in arena.events(verifying, "point")}
-    assert arms == {"dense", "ticket", "reinit", "shuffle", "random"}
+    assert arms == set(ARMS)
     done = [event.body["done"] for event in arena.events(verifying, "progress")]
     assert done == sorted(done)
 
@@ -66,6 +68,27 @@ def test_one_shot_publishes_the_last_ticket_alone(sqlite_arena: Arena) -> None:
     assert [name[-2:] for name in arena.tickets(job_id)] == ["01"]
     assert job.result is not None
     assert job.result["levels"][0]["kept"] == round(0.2 * 1184)
+
+
+@pytest.mark.parametrize(
+    ("method", "measured"), [("snip", set()), ("edge-popup", {"untrained_validation_accuracy"})]
+)
+def test_a_method_that_looks_for_one_mask_publishes_one_ticket(
+    sqlite_arena: Arena, method: str, measured: set[str]
+) -> None:
+    arena = sqlite_arena
+    job_id = arena.submit(method=method, levels=None, density=0.3, name="found")
+    arena.run()
+    job = arena.wait_for_end(job_id)
+    assert job.state == "succeeded", job.reason
+    assert job.result is not None
+    assert job.result["tickets"] == ["ada/found-01"]
+    assert job.result["levels"][0]["kept"] == round(0.3 * 1184)
+    assert set(job.result["search"]) == measured
+    assert job.progress_done == job.progress_total == 2
+    with arena.database.read() as session:
+        row = session.scalars(select(Ticket).where(Ticket.job_id == job_id)).one()
+    assert (row.method, row.level) == (method, 1)
 
 
 def test_nobody_waits_behind_anothers_flood(sqlite_arena: Arena) -> None:

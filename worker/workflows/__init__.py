@@ -17,12 +17,13 @@ from worker import engine
 from worker.engine import Outcome
 from worker.running import JobFailed, RunningJob, Worker
 from worker.workflows.prune import prune
+from worker.workflows.transfer import transfer
 from worker.workflows.verify import verify
 
 log = logging.getLogger("nirvana.worker")
 
 Workflow = Callable[[RunningJob], Awaitable[dict[str, Any]]]
-WORKFLOWS: dict[str, Workflow] = {"prune": prune, "verify": verify}
+WORKFLOWS: dict[str, Workflow] = {"prune": prune, "verify": verify, "transfer": transfer}
 
 
 async def run_job(worker: Worker, job_id: str) -> Outcome:

@@ -17,17 +17,21 @@ from worker.running import RunningJob
 
 
 async def prune(job: RunningJob) -> dict[str, Any]:
-    """Train level after level and publish each ticket (one-shot: the last one) under the job's owner."""
+    """Train level after level and publish each ticket under the job's owner; a method that is not iterative
+    has one, after a round that looks for its mask."""
     checkpoint: str | None = None
     levels: list[dict[str, Any]] = []
-    while not levels or checkpoint is not None:
-        trained = await _train_level(job, len(levels), checkpoint)
+    search: dict[str, Any] = {}
+    number = 0
+    while number == 0 or checkpoint is not None:
+        trained = await _train_level(job, number, checkpoint)
         checkpoint = trained["checkpoint"]
-        if job.spec["method"] == "imp" or checkpoint is None:
-            trained["level"] |= await _publish(job, len(levels), trained)
-        levels.append(trained["level"])
-    published = [level for level in levels if "name" in level]
-    return {"levels": published, "tickets": [level["name"] for level in published]}
+        if trained["level"] is None:
+            search = {"search": trained["search"]}
+        else:
+            levels.append(trained["level"] | await _publish(job, number, trained))
+        number += 1
+    return {"levels": levels, "tickets": [level["name"] for level in levels]} | search
 
 
 async def _train_level(job: RunningJob, number: int, checkpoint: str | None) -> Outcome:

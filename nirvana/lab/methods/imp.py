@@ -1,34 +1,29 @@
-"""Magnitude pruning: which weights stay. Pure functions of trained weights and masks.
+"""Iterative magnitude pruning: which weights stay after a training.
 
-The rule (SCIENCE section 6): a round at rate p keeps n_remaining - round_half_even(p x n_remaining) weights;
-they are the first by (|w| descending, layer order, flat index ascending), so counts are exact and ties
-deterministic. Only the survivors of the masks so far compete. NaN is refused; rate 0 changes nothing; a layer
-never loses its last weight silently.
+A round at rate p keeps n_remaining - round_half_even(p x n_remaining) weights, of each layer or of all
+together (`pruning.scope`), by the rule of `ranking`; rate 0 changes nothing. A density is reached the same
+way: every layer goes on at its own rate for as many rounds, a whole number or not, as leave exactly
+round_half_even(density x total) weights in all. So one shot to a density keeps uniform layer densities where
+the rates are equal, and the output layer denser where its rate is lower, as a row of rounds would.
 
-A density is reached the same way: every layer goes on at its own rate for as many rounds, a whole number or
-not, as leave exactly round_half_even(density x total) weights in all. So one shot to a density keeps uniform
-layer densities where the rates are equal, and the output layer denser where its rate is lower, as a row of
-rounds would.
-
-Reference: Frankle & Carbin 2019 (arXiv 1803.03635); global ranking as in Frankle et al. 2020 (arXiv
-    1912.05671).
+Reference: Frankle & Carbin 2019 (arXiv 1803.03635); global ranking and rewinding as in Frankle et al. 2020
+    (arXiv 1912.05671); the other criteria, Zhou et al. 2019 (arXiv 1905.01067).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nirvana.errors import Invalid, InvalidTicket, Problem
+from nirvana.initial import words
+from nirvana.lab.methods.ranking import Masks, Scores, counts_at, keep_global, keep_layerwise, kept_at
 from nirvana.masks import Mask
 from nirvana.recipe import Pruning
 
 Weights = Mapping[str, NDArray[np.float32]]
-Masks = dict[str, Mask]
-_BISECTIONS = 200
+_STREAM = 0x43524954  # "CRIT"
 
 
 def next_masks(
@@ -36,15 +31,17 @@ def next_masks(
     masks: Mapping[str, Mask],
     prunable: Sequence[str],
     pruning: Pruning,
-    output_parameter: str,
+    initial: Weights | None = None,
+    seed: int = 0,
 ) -> Masks:
     """One round of pruning.
 
     Args:
         weights: trained values by parameter.
         masks: so far; a prunable parameter without one is whole.
-        prunable: parameters that may lose weights, in the architecture's order.
-        output_parameter: the one that `pruning.output_rate` is for: the last prunable layer.
+        prunable: parameters that may lose weights, in the architecture's order; the last is the output layer.
+        initial: values before training, for the criteria that look at them.
+        seed: of the criterion `random`.
 
     Returns:
         a mask for each prunable parameter, each a subset of the one before.
@@ -54,14 +51,15 @@ def next_masks(
         InvalidTicket: a layer would lose its last weight (`layer-collapse`).
     """
     current = _whole(weights, masks, prunable)
+    scores = score(pruning.criterion, {name: weights[name] for name in prunable}, initial, seed)
     if pruning.scope == "global":
         total = sum(_count(mask) for mask in current.values())
-        return _keep_global(weights, current, total - round(pruning.rate * total))
+        return keep_global(scores, current, total - round(pruning.rate * total))
     counts = {}
     for name, mask in current.items():
-        rate = pruning.layer_rate(name, is_output=name == output_parameter)
+        rate = pruning.layer_rate(name, is_output=name == prunable[-1])
         counts[name] = _count(mask) - round(rate * _count(mask))
-    return _keep_layerwise(weights, current, counts)
+    return keep_layerwise(scores, current, counts)
 
 
 def masks_at_density(
@@ -69,8 +67,9 @@ def masks_at_density(
     masks: Mapping[str, Mask],
     prunable: Sequence[str],
     pruning: Pruning,
-    output_parameter: str,
     density: float,
+    initial: Weights | None = None,
+    seed: int = 0,
 ) -> Masks:
     """Prune at once so that exactly round_half_even(density x total) weights are kept.
 
@@ -80,101 +79,43 @@ def masks_at_density(
         InvalidTicket: a layer would lose its last weight.
     """
     current = _whole(weights, masks, prunable)
+    scores = score(pruning.criterion, {name: weights[name] for name in prunable}, initial, seed)
     keep = kept_at(density, sum(mask.size for mask in current.values()))
     if pruning.scope == "global":
-        return _keep_global(weights, current, keep)
-    rates = {name: pruning.layer_rate(name, is_output=name == output_parameter) for name in current}
+        return keep_global(scores, current, keep)
+    rates = {name: pruning.layer_rate(name, is_output=name == prunable[-1]) for name in current}
     counts = counts_at({name: _count(mask) for name, mask in current.items()}, rates, keep)
-    return _keep_layerwise(weights, current, counts)
+    return keep_layerwise(scores, current, counts)
 
 
-def kept_at(density: float, total: int) -> int:
-    """Weights that a density keeps of `total`: round_half_even(density x total)."""
-    return round(density * total)
+def score(criterion: str, weights: Weights, initial: Weights | None, seed: int) -> Scores:
+    """What the weights are ranked by; `Pruning.criterion` says what each name means.
 
-
-def counts_at(remaining: Mapping[str, int], rates: Mapping[str, float], keep: int) -> dict[str, int]:
-    """Weights that each layer keeps so that `keep` are kept in all: remaining x (1 - rate)^t for one t >= 0,
-    rounded down, and the missing ones given to the largest fractions (ties: to the earlier layer).
-
-    Raises:
-        Invalid: no t does it.
+    Args:
+        initial: needed by the criteria that compare with values before training.
     """
-    total = sum(remaining.values())
-    fixed = sum(n for name, n in remaining.items() if rates[name] == 0)
-    if not fixed < keep <= total and keep != total:
-        detail = f"cannot keep {keep} weights: {total} are left and layers with rate 0 hold {fixed}"
-        raise Invalid(detail + ", expected a density between them")
-    if keep == total:
-        return dict(remaining)
-    exact = _shares(remaining, rates, _rounds(remaining, rates, keep))
-    counts = {name: math.floor(share) for name, share in exact.items()}
-    by_fraction = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in by_fraction[: keep - sum(counts.values())]:
-        counts[name] += 1
-    return counts
+    if criterion == "random":
+        return {
+            name: words(seed, place, _STREAM, np.arange(w.size)).reshape(w.shape).astype(np.float64)
+            for place, (name, w) in enumerate(weights.items())
+        }
+    before = initial if initial is not None else {name: np.zeros_like(w) for name, w in weights.items()}
+    return {name: _CRITERIA[criterion](w, before[name]) for name, w in weights.items()}
 
 
-def _shares(remaining: Mapping[str, int], rates: Mapping[str, float], rounds: float) -> dict[str, float]:
-    return {name: n * (1 - rates[name]) ** rounds for name, n in remaining.items()}
-
-
-def _rounds(remaining: Mapping[str, int], rates: Mapping[str, float], keep: int) -> float:
-    """The t with sum of remaining x (1 - rate)^t = keep, from above: the floors then never sum to more."""
-    low, high = 0.0, 1.0
-    while sum(_shares(remaining, rates, high).values()) > keep:
-        high *= 2
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if sum(_shares(remaining, rates, middle).values()) > keep:
-            low = middle
-        else:
-            high = middle
-    return high
+_CRITERIA = {
+    "large_final": lambda w, w0: np.abs(w),
+    "magnitude_increase": lambda w, w0: np.abs(w) - np.abs(w0),
+    "movement": lambda w, w0: np.abs(w - w0),
+    "small_final": lambda w, w0: -np.abs(w),
+    "large_init": lambda w, w0: np.abs(w0),
+    "large_final_same_sign": lambda w, w0: np.maximum(0, w * np.sign(w0)),
+}
 
 
 def _whole(weights: Weights, masks: Mapping[str, Mask], prunable: Sequence[str]) -> Masks:
-    for name in prunable:
-        if np.isnan(weights[name]).any():
-            raise Invalid(f"{name} holds NaN, expected numbers: a failed training cannot be pruned")
     return {name: masks.get(name, np.ones(weights[name].shape, bool)) for name in prunable}
 
 
 def _count(mask: Mask) -> int:
     return int(np.count_nonzero(mask))
-
-
-def _keep_layerwise(weights: Weights, masks: Masks, counts: Mapping[str, int]) -> Masks:
-    return {name: _largest([weights[name]], [mask], counts[name], [name])[0] for name, mask in masks.items()}
-
-
-def _keep_global(weights: Weights, masks: Masks, keep: int) -> Masks:
-    names = list(masks)
-    found = _largest([weights[name] for name in names], list(masks.values()), keep, names)
-    return dict(zip(names, found, strict=True))
-
-
-def _largest(
-    weights: Sequence[NDArray[np.float32]], masks: Sequence[Mask], keep: int, names: Sequence[str]
-) -> list[Mask]:
-    """Masks of the `keep` largest |w| among the kept elements of all layers together."""
-    flat = np.concatenate([mask.ravel() for mask in masks])
-    survivors = np.flatnonzero(flat)
-    if keep > len(survivors):
-        raise Invalid(f"cannot keep {keep} weights of {', '.join(names)}: {len(survivors)} are left")
-    sizes = np.abs(np.concatenate([values.ravel() for values in weights])[survivors])
-    chosen = np.zeros(flat.size, bool)
-    chosen[survivors[np.argsort(-sizes, kind="stable")[:keep]]] = True
-    parts = np.split(chosen, np.cumsum([mask.size for mask in masks])[:-1])
-    found = [part.reshape(mask.shape) for part, mask in zip(parts, masks, strict=True)]
-    for name, mask in zip(names, found, strict=True):
-        _refuse_collapse(name, mask)
-    return found
-
-
-def _refuse_collapse(name: str, mask: Mask) -> None:
-    if not mask.any():
-        detail = (
-            f"{name} would keep no weight, expected at least 1: prune less, or give the layer a lower rate"
-        )
-        raise InvalidTicket(detail, errors=[Problem(f"/masks/{name}/kept", "layer-collapse", detail)])

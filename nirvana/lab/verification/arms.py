@@ -1,140 +1,48 @@
-"""The arms of a verification: which mask, which values, and one training for each replicate.
+"""The arms of a verification: which mask and which values each replicate trains.
 
 | arm | mask | values |
 |---|---|---|
 | dense | all kept | the ticket's values before any mask |
 | ticket | the ticket's | the ticket's |
 | reinit | the ticket's | drawn anew from the ticket's laws (stream REINIT, seed j) |
+| rescaled | the ticket's | those of reinit, divided by sqrt(layer density) in masked layers |
 | shuffle | the ticket's, permuted within each layer (seed j) | the ticket's values before any mask |
 | random | as many weights in all, spread evenly over the layers, chosen at random (seed j) | the same |
+| magnitude | the largest of the dense arm's values, as many as the ticket's | the dense arm's |
 
 Replicate j trains on data order `ORDER_SEED` + j in every arm, so differences are paired, and never on the
 order of the search (whose seed is the submitter's).
 
 After rewinding to step k the re-initialised values are trained densely for k steps first (order j), so every
-arm goes on from step k, but for the dense arm where the ticket does not hold its pruned weights' values. What
-a stored ticket that keeps survivors only leaves out: dense starts from the ticket's seed where it names one
-and else from a fresh draw (stream REINIT, seed j, then unpaired), at step 0; shuffle moves the surviving
-values along with their positions; random starts from the reinit arm's values.
+arm goes on from step k, but for the dense and magnitude arms where the ticket does not hold its pruned
+weights' values. What a stored ticket that keeps survivors only leaves out: dense and magnitude start from the
+ticket's seed where it names one and else from a fresh draw (stream REINIT, seed j, then unpaired), at step 0;
+shuffle moves the surviving values along with their positions; random starts from the reinit arm's values.
+
+Where the recipe has a `start_step`, the ticket is a pruned model: trained values that go on from that step.
+Its reinit and rescaled arms are plain draws that start at that step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nirvana import initial
-from nirvana.cost import Cost, sum_costs
-from nirvana.errors import Invalid
-from nirvana.lab.environment import environment
-from nirvana.lab.train import advance, train
-from nirvana.masks import Mask, density
-from nirvana.protocol import ARMS
+from nirvana.lab.distillation import teacher_logits
+from nirvana.lab.train import advance
+from nirvana.masks import Mask
 from nirvana.recipe import Recipe
 from nirvana.tasks import TaskData
 from nirvana.ticket import Ticket
-from nirvana.training import Progress, TrainResult, Values
+from nirvana.training import ShouldStop, Values
 
 ORDER_SEED = 0x56455249 << 16  # "VERI": no search uses it by chance, and JSON holds it exactly
 Masks = dict[str, Mask]
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """What one arm measured, one entry a replicate, in the order of `seeds`.
-
-    Attributes:
-        arm: one of `ARMS`.
-        seeds: j of each replicate.
-        accuracies: test accuracy at the early stop; a failed replicate counts as chance.
-        failed: whether the replicate's loss left the finite numbers.
-        paired: whether the arm starts from the ticket's own values (for dense: before any mask).
-        density: of the arm's masks.
-    """
-
-    arm: str
-    seeds: list[int]
-    accuracies: list[float]
-    final_accuracies: list[float]
-    untrained_accuracies: list[float]
-    early_stop_steps: list[int]
-    failed: list[bool]
-    paired: bool
-    density: float
-    cost: Cost
-    environment: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; `from_dict` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ArmResult:
-        return cls(**{**fields, "cost": Cost(**fields["cost"])})
-
-
-def run_arm(
-    ticket: Ticket,
-    arm: str,
-    data: TaskData,
-    recipe: Recipe | None = None,
-    replicates: int = 5,
-    progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> ArmResult:
-    """Train one arm of a verification: replicates 0 to `replicates` - 1.
-
-    Args:
-        recipe: None is the ticket's own.
-        progress: called with {"kind": "arm" | "point", "done", "total", "message", "arm", "replicate", ...}.
-
-    Raises:
-        Invalid: unknown arm, or no replicates.
-        Cancelled: `should_stop` said so.
-    """
-    if arm not in ARMS:
-        raise Invalid(f"arm is {arm!r}, expected one of {', '.join(ARMS)}")
-    if replicates < 1:
-        raise Invalid(f"replicates is {replicates}, expected at least 1")
-    recipe = recipe or Recipe.from_dict(dict(ticket.recipe))
-    results = []
-    for seed in range(replicates):
-        place = {"arm": arm, "replicate": seed}
-        results.append(_replicate(ticket, arm, data, recipe, seed, _with(progress, place), should_stop))
-        if progress:
-            message = (
-                f"{arm} {seed + 1}/{replicates}: test accuracy {results[-1].early_stop_test_accuracy:.4f}"
-            )
-            counts = {"kind": "arm", "done": seed + 1, "total": replicates, "message": message}
-            progress(counts | place | {"test_accuracy": results[-1].early_stop_test_accuracy})
-    return _collect(ticket, arm, results)
-
-
-def _replicate(
-    ticket: Ticket,
-    arm: str,
-    data: TaskData,
-    recipe: Recipe,
-    seed: int,
-    progress: Progress | None,
-    should_stop: Callable[[], bool] | None,
-) -> TrainResult:
-    values, start_step = arm_values(ticket, arm, data, recipe, seed, should_stop)
-    return train(
-        ticket.architecture,
-        values,
-        arm_masks(ticket, arm, seed),
-        data,
-        recipe,
-        ORDER_SEED + seed,
-        start_step=start_step,
-        progress=progress,
-        should_stop=should_stop,
-    )
+Arrays = Mapping[str, NDArray[np.float32]]
+_DENSE_STARTS = ("dense", "magnitude")
 
 
 def arm_masks(ticket: Ticket, arm: str, seed: int) -> Masks:
@@ -146,6 +54,9 @@ def arm_masks(ticket: Ticket, arm: str, seed: int) -> Masks:
         return {name: initial.shuffle_mask(mask, seed, tensors[name]) for name, mask in ticket.masks.items()}
     if arm == "random":
         return random_masks(ticket, seed)
+    if arm == "magnitude":
+        whole = ticket.dense_initial_values()
+        return magnitude_masks(ticket, _fresh(ticket, seed) if whole is None else whole)
     return dict(ticket.masks)
 
 
@@ -164,38 +75,103 @@ def random_masks(ticket: Ticket, seed: int) -> Masks:
     }
 
 
+def magnitude_masks(ticket: Ticket, values: Arrays) -> Masks:
+    """The largest |values| over all layers, as many as the ticket keeps; each layer keeps its largest at
+    least. Ties go to the earlier layer, then to the lower flat index.
+
+    Reference: magnitude pruning at initialisation, Frankle et al. 2021 (arXiv 2009.08576).
+    """
+    shapes = ticket.prunable_shapes
+    sizes = [np.abs(values[name]).ravel() for name in shapes]
+    starts = np.cumsum([0, *(len(part) for part in sizes)])
+    flat = np.concatenate(sizes)
+    flat[[start + int(part.argmax()) for start, part in zip(starts[:-1], sizes, strict=True)]] = np.inf
+    kept = np.zeros(len(flat), bool)
+    kept[np.argsort(-flat, kind="stable")[: max(ticket.kept, len(shapes))]] = True
+    parts = np.split(kept, starts[1:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
 def arm_values(
     ticket: Ticket,
     arm: str,
     data: TaskData,
     recipe: Recipe,
     seed: int,
-    should_stop: Callable[[], bool] | None = None,
-) -> tuple[Mapping[str, NDArray[np.float32]], int]:
+    should_stop: ShouldStop | None = None,
+) -> tuple[Arrays, int]:
     """The values that a replicate starts from, and its first step."""
-    rewind_step = ticket.start.rewind_step
+    first = recipe.first_step(ticket.start.rewind_step)
     whole = ticket.dense_initial_values()
     if arm == "ticket":
-        return ticket.initial_values(), rewind_step
-    if arm == "reinit" or (arm == "random" and whole is None):
-        return _reinit(ticket, data, recipe, seed, should_stop), rewind_step
+        return ticket.initial_values(), first
+    if arm in ("reinit", "rescaled") or (arm == "random" and whole is None):
+        values = _reinit(ticket, data, recipe, seed, should_stop)
+        return _rescaled(ticket, values) if arm == "rescaled" else values, first
     if whole is not None:
-        return whole, rewind_step
+        return whole, first
     if arm == "shuffle":
-        return _moved(ticket, seed), rewind_step
+        return _moved(ticket, seed), first
     return _fresh(ticket, seed), 0
 
 
+def arm_teacher(
+    ticket: Ticket, data: TaskData, recipe: Recipe, should_stop: ShouldStop | None = None
+) -> NDArray[np.float32] | None:
+    """The logits that every arm of the ticket is taught with; None where the recipe has no teacher.
+
+    The teacher starts from the ticket's seed, or else from its values before any mask, or else from a draw.
+    """
+    if not recipe.distillation:
+        return None
+    values, first = teacher_start(ticket)
+    return teacher_logits(
+        ticket.architecture, values, data, recipe, start_step=first, should_stop=should_stop
+    )
+
+
+def teacher_start(ticket: Ticket) -> tuple[Arrays, int]:
+    """The values that the ticket's teacher starts from, and the update at which they were taken."""
+    whole = ticket.dense_initial_values()
+    if ticket.start.seed is None and whole is not None:
+        return whole, ticket.start.rewind_step
+    return _fresh(ticket, 0), 0
+
+
+def is_paired(ticket: Ticket, arm: str) -> bool:
+    """Whether the arm shares the ticket's initial values or masks, not only its data order."""
+    return arm not in _DENSE_STARTS or ticket.stores_whole_tensors or ticket.start.seed is not None
+
+
+def dense_steps(ticket: Ticket, arm: str, recipe: Recipe) -> int:
+    """Updates that a replicate of the arm takes densely before its training proper."""
+    draws_anew = arm in ("reinit", "rescaled") or (arm == "random" and not ticket.stores_whole_tensors)
+    return ticket.start.rewind_step if draws_anew and recipe.start_step is None else 0
+
+
 def _reinit(
-    ticket: Ticket, data: TaskData, recipe: Recipe, seed: int, should_stop: Callable[[], bool] | None
+    ticket: Ticket, data: TaskData, recipe: Recipe, seed: int, should_stop: ShouldStop | None
 ) -> Values:
-    architecture, rewind_step = ticket.architecture, ticket.start.rewind_step
+    architecture, steps = ticket.architecture, dense_steps(ticket, "reinit", recipe)
     values = initial.draw_all(architecture, ticket.start.laws, seed, initial.REINIT)
-    if not rewind_step:
+    if not steps:
         return values
+    teacher = arm_teacher(ticket, data, recipe, should_stop)
+    order = ORDER_SEED + seed
     return advance(
-        architecture, values, data, recipe, ORDER_SEED + seed, rewind_step, should_stop=should_stop
+        architecture, values, data, recipe, order, steps, should_stop=should_stop, teacher=teacher
     )[0]
+
+
+def _rescaled(ticket: Ticket, values: Values) -> Values:
+    """Masked layers at the scale that their density asks for: a unit's inputs vary as those of a dense one.
+
+    Reference: initialisation by the sparse fan-in, Evci et al. 2022 (arXiv 2010.03533).
+    """
+    scaled = dict(values)
+    for name, mask in ticket.masks.items():
+        scaled[name] = (values[name] / np.sqrt(mask.mean())).astype(np.float32)
+    return scaled
 
 
 def _moved(ticket: Ticket, seed: int) -> Values:
@@ -214,32 +190,5 @@ def _fresh(ticket: Ticket, seed: int) -> Values:
     return initial.draw_all(ticket.architecture, start.laws, seed, initial.REINIT)
 
 
-def is_paired(ticket: Ticket, arm: str) -> bool:
-    """Whether the arm shares the ticket's initial values, not only its data order."""
-    return arm != "dense" or ticket.stores_whole_tensors or ticket.start.seed is not None
-
-
 def _positions(ticket: Ticket) -> dict[str, int]:
     return {name: position for position, name in enumerate(ticket.architecture.parameters)}
-
-
-def _collect(ticket: Ticket, arm: str, results: list[TrainResult]) -> ArmResult:
-    return ArmResult(
-        arm=arm,
-        seeds=list(range(len(results))),
-        accuracies=[result.early_stop_test_accuracy for result in results],
-        final_accuracies=[result.final_test_accuracy for result in results],
-        untrained_accuracies=[result.untrained_test_accuracy for result in results],
-        early_stop_steps=[result.early_stop_step for result in results],
-        failed=[result.failed for result in results],
-        paired=is_paired(ticket, arm),
-        density=density(arm_masks(ticket, arm, 0), ticket.prunable_shapes),
-        cost=sum_costs(result.cost for result in results),
-        environment=environment(),
-    )
-
-
-def _with(progress: Progress | None, place: dict[str, Any]) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda event: progress(event | place)

@@ -1,37 +1,34 @@
 """From the arms' measurements to a verdict.
 
-Protocol `nirvana-verify/1`. With margin delta (the task's) and one-sided 95 % bounds, paired over data
-orders:
+Protocol `nirvana-verify/2` (docs/verification.md). With margin delta (the task's), level alpha of the look
+and one-sided bounds at that level, paired over data orders:
 - NI(X, Y): the lower bound of X - Y is over -delta. The ticket matches where NI(ticket, dense).
 - A control holds where NI(control, ticket); it is beaten where it does not hold and the ticket is
-  significantly better (one-sided, Holm over the controls). Neither: undecided.
-- The early stop is later than dense where a one-sided paired t test on the steps (5 %) says that it is later
-  by more than one evaluation interval, the resolution at which the step is known. Two runs at the step limit
-  tie.
-- Reported besides, and deciding nothing: the relative rule error(ticket) <= 1.1 x error(dense), "within one
-  sd of dense", "drop under 0.2 pp", the claim, and the trainability rate.
+  significantly better (one-sided, Holm over the four controls). Neither: undecided.
+- The early stop is later than dense where a one-sided paired t test on the steps (always at 5 %: it can only
+  take a WINNING away) says that it is later by more than one evaluation interval, the resolution at which the
+  step is known. Two runs at the step limit tie.
 - A failed replicate counts as chance, at the step limit.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nirvana.cost import sum_costs
 from nirvana.errors import Invalid
 from nirvana.lab.environment import environment
-from nirvana.lab.verification.arms import ORDER_SEED, ArmResult
-from nirvana.lab.verification.gate import effective_density, find_invalid, find_untestable
-from nirvana.lab.verification.statistics import ALPHA, Difference, difference, holm, mean, variance
+from nirvana.lab.verification import reported
+from nirvana.lab.verification.arms import ORDER_SEED
+from nirvana.lab.verification.connectivity import Barrier
+from nirvana.lab.verification.gate import Gate, check_gate
+from nirvana.lab.verification.results import ArmResult
+from nirvana.lab.verification.statistics import ALPHA, Difference, difference, holm
 from nirvana.lab.verification.verdicts import Findings, decide
 from nirvana.protocol import ARMS, CONTROLS, PROTOCOL
 from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
-
-_TRAINABLE_WITHIN = 0.01  # of the dense mean (SCIENCE 4.6)
 
 
 @dataclass(frozen=True)
@@ -55,86 +52,147 @@ def judge(
     arms: Mapping[str, ArmResult] | Sequence[ArmResult],
     margin: float,
     task: str | None = None,
+    alpha: float = ALPHA,
+    *,
+    looks: Sequence[Mapping[str, Any]] = (),
+    gate: Gate | None = None,
+    stability: Barrier | None = None,
 ) -> Evaluation:
     """The verdict on a ticket from its arms' measurements. The order of replicates does not matter.
 
     Args:
-        arms: all five; each with the same seeds.
+        arms: all of `ARMS`; each with the same seeds.
         margin: of accuracy, a fraction.
         task: the task's name; None is the ticket's.
+        alpha: one-sided level of this look (`plan_looks`).
+        looks: those before this one, each {"n", "alpha", "verdict"}.
+        gate: what gate 0 found; None looks now.
+        stability: the barrier between two trainings, where it was measured.
 
     Raises:
-        Invalid: arms are missing or their replicates differ.
+        Invalid: arms are missing, their replicates or data differ, or margin or alpha is no fraction.
     """
     by_name = dict(arms) if isinstance(arms, Mapping) else {arm.arm: arm for arm in arms}
     by_name = {name: _sorted(arm) for name, arm in by_name.items()}
-    _check(by_name, margin)
+    _check(by_name, margin, alpha)
+    gate = gate or check_gate(ticket)
     n = len(by_name["ticket"].seeds)
-    interval = Recipe.from_dict(dict(ticket.recipe)).evaluate_every
-    tests = _tests(by_name, margin, interval) if n > 1 else {}
-    verdict, reason = decide(_findings(ticket, tests, n, margin))
+    verdict, reason, tests = find_verdict(ticket, gate, by_name, margin, alpha)
     measurements = {
-        "ticket": ticket.digest,
-        "task": task or ticket.task,
-        "recipe": dict(ticket.recipe),
-        "density": ticket.density,
-        "effective_density": effective_density(ticket),
-        "arms": {name: arm.accuracies for name, arm in by_name.items()},
-        "final": {name: arm.final_accuracies for name, arm in by_name.items()},
-        "untrained": {name: arm.untrained_accuracies for name, arm in by_name.items()},
-        "early_stop": {name: arm.early_stop_steps for name, arm in by_name.items()},
-        "failed": {name: arm.failed for name, arm in by_name.items()},
+        **_head(ticket, gate, task),
+        "alpha": alpha,
+        "looks": [*map(dict, looks), {"n": n, "alpha": alpha, "verdict": verdict}],
+        **_replicates(by_name),
         "tests": {name: _plain(test) for name, test in tests.items()},
-        "cost": _cost(by_name),
         "environment": _environment(by_name),
         "seeds": {"replicates": by_name["ticket"].seeds, "order_seed": ORDER_SEED},
-        "rules": _rules(ticket, by_name),
+        "data": by_name["ticket"].data,
+        **reported.everything(ticket, by_name, margin, task or ticket.task, stability),
     }
     return Evaluation(verdict, reason, n, margin, measurements)
 
 
-def _check(arms: Mapping[str, ArmResult], margin: float) -> None:
+def find_verdict(
+    ticket: Ticket, gate: Gate, arms: Mapping[str, ArmResult], margin: float, alpha: float = ALPHA
+) -> tuple[str, str, dict[str, Any]]:
+    """The verdict, its reason and the tests behind it. Arguments as in `judge`, the arms' replicates in one
+    order."""
+    n = len(arms["ticket"].seeds)
+    interval = Recipe.from_dict(dict(ticket.recipe)).evaluate_every
+    tests = _tests(arms, margin, interval, alpha) if n > 1 else {}
+    dense_failed = sum(arms["dense"].failed)
+    return *decide(_findings(ticket, gate, tests, n, margin, dense_failed)), tests
+
+
+def refuse(ticket: Ticket, gate: Gate, margin: float, task: str | None = None) -> Evaluation:
+    """The evaluation of a ticket that gate 0 refuses: INVALID, with nothing trained.
+
+    Raises:
+        Invalid: the gate does not refuse it.
+    """
+    if gate.invalid is None:
+        raise Invalid("gate 0 found nothing against the ticket, expected a reason to refuse it")
+    empty: dict[str, Any] = {
+        name: {} for name in ("arms", "final", "untrained", "early_stop", "failed", "tests", "rules")
+    }
+    rest = {"alpha": ALPHA, "looks": [], "badges": {}, "tracks": {}, "environment": environment()}
+    rest |= {"cost": {"seconds": 0.0, "images": 0, "flops_dense": 0, "flops_sparse": 0, "arms": {}}}
+    return Evaluation("INVALID", gate.invalid, 0, margin, _head(ticket, gate, task) | empty | rest)
+
+
+def _head(ticket: Ticket, gate: Gate, task: str | None) -> dict[str, Any]:
+    return {
+        "ticket": ticket.digest,
+        "task": task or ticket.task,
+        "recipe": dict(ticket.recipe),
+        "density": ticket.density,
+        "effective_density": gate.effective_density,
+        "gate": gate.to_dict(),
+    }
+
+
+def _replicates(arms: Mapping[str, ArmResult]) -> dict[str, Any]:
+    return {
+        "arms": {name: arm.accuracies for name, arm in arms.items()},
+        "final": {name: arm.final_accuracies for name, arm in arms.items()},
+        "untrained": {name: arm.untrained_accuracies for name, arm in arms.items()},
+        "early_stop": {name: arm.early_stop_steps for name, arm in arms.items()},
+        "failed": {name: arm.failed for name, arm in arms.items()},
+        "cached": {name: sum(arm.cached) for name, arm in arms.items()},
+    }
+
+
+def _check(arms: Mapping[str, ArmResult], margin: float, alpha: float) -> None:
     if set(arms) != set(ARMS):
         raise Invalid(f"the arms are {sorted(arms)}, expected {sorted(ARMS)}")
     if any(arm.seeds != arms["ticket"].seeds for arm in arms.values()):
         raise Invalid(f"the arms' replicates differ: { {name: arm.seeds for name, arm in arms.items()} }")
+    if len({arm.data for arm in arms.values()}) > 1:
+        found = {name: arm.data[:12] for name, arm in arms.items()}
+        raise Invalid(f"the arms were trained on different data: {found}, expected one task's, unchanged")
     if not 0 < margin < 1:
         raise Invalid(f"margin is {margin}, expected a fraction between 0 and 1")
+    if not 0 < alpha <= ALPHA:
+        raise Invalid(f"alpha is {alpha}, expected above 0 and at most {ALPHA}")
 
 
-def _tests(arms: Mapping[str, ArmResult], margin: float, interval: int) -> dict[str, Any]:
+def _tests(arms: Mapping[str, ArmResult], margin: float, interval: int, alpha: float) -> dict[str, Any]:
     """Every comparison, under names such as `ticket-dense` (X - Y), and what follows from them."""
     t, d = arms["ticket"], arms["dense"]
-    tests: dict[str, Any] = {"ticket-dense": _compare(t, d), "random-dense": _compare(arms["random"], d)}
-    tests |= {f"ticket-{control}": _compare(t, arms[control]) for control in CONTROLS}
+    tests: dict[str, Any] = {"ticket-dense": _compare(t, d, alpha)}
+    tests["random-dense"] = _compare(arms["random"], d, alpha)
+    others = (name for name in ARMS if name not in ("dense", "ticket"))
+    tests |= {f"ticket-{name}": _compare(t, arms[name], alpha) for name in others}
     tests["early_stop:ticket-dense"] = _compare_stops(t, d, 0)
     tests["early_stop:ticket-dense-interval"] = _compare_stops(t, d, interval)
     adjusted = holm({control: tests[f"ticket-{control}"].p_greater for control in CONTROLS})
     tests["holm"] = adjusted
     tests["holds"] = {control: tests[f"ticket-{control}"].upper < margin for control in CONTROLS}
     tests["beaten"] = {
-        control: adjusted[control] < ALPHA and not tests["holds"][control] for control in CONTROLS
+        control: adjusted[control] < alpha and not tests["holds"][control] for control in CONTROLS
     }
     return tests
 
 
-def _compare(x: ArmResult, y: ArmResult) -> Difference:
-    return difference(x.accuracies, y.accuracies, paired=x.paired and y.paired)
+def _compare(x: ArmResult, y: ArmResult, alpha: float) -> Difference:
+    return difference(x.accuracies, y.accuracies, paired=x.paired and y.paired, alpha=alpha)
 
 
 def _compare_stops(ticket: ArmResult, dense: ArmResult, interval: int) -> Difference:
-    """Early-stop steps, the ticket's counted from one evaluation interval later on."""
-    steps = [float(step - interval) for step in ticket.early_stop_steps]
-    return difference(steps, [float(step) for step in dense.early_stop_steps], paired=dense.paired)
+    steps = [float(step) for step in ticket.early_stop_steps]
+    limits = [float(step + interval) for step in dense.early_stop_steps]
+    return difference(steps, limits, paired=dense.paired)
 
 
-def _findings(ticket: Ticket, tests: Mapping[str, Any], n: int, margin: float) -> Findings:
-    invalid = find_invalid(ticket)
+def _findings(
+    ticket: Ticket, gate: Gate, tests: Mapping[str, Any], n: int, margin: float, dense_failed: int
+) -> Findings:
     if not tests:
-        return Findings(n, invalid)
+        return Findings(n, gate.invalid)
     return Findings(
         replicates=n,
-        invalid=invalid,
+        invalid=gate.invalid,
+        dense_failed=dense_failed,
         below_dense=tests["ticket-dense"].upper < -margin,
         matches_dense=tests["ticket-dense"].lower > -margin,
         random_matches_dense=tests["random-dense"].lower > -margin,
@@ -142,48 +200,22 @@ def _findings(ticket: Ticket, tests: Mapping[str, Any], n: int, margin: float) -
         beaten=tests["beaten"],
         rewind_step=ticket.start.rewind_step,
         stops_later=tests["early_stop:ticket-dense-interval"].p_greater < ALPHA,
-        untestable=find_untestable(ticket),
+        untestable=gate.untestable,
     )
-
-
-def _rules(ticket: Ticket, arms: Mapping[str, ArmResult]) -> dict[str, Any]:
-    """Rules of the literature that are reported and decide nothing."""
-    t, d = arms["ticket"].accuracies, arms["dense"].accuracies
-    drop, sd = mean(d) - mean(t), math.sqrt(variance(d))
-    stops = [mean([float(step) for step in arms[name].early_stop_steps]) for name in ("dense", "ticket")]
-    return {
-        "relative_error_within_1.1": 1 - mean(t) <= 1.1 * (1 - mean(d)),
-        "within_one_sd": drop <= sd,
-        "drop_under_0.2_pp": drop < 0.002,
-        "trainable_share": sum(value >= mean(d) - _TRAINABLE_WITHIN for value in t) / len(t),
-        "early_stop_speedup": stops[0] / stops[1] if stops[1] else None,
-        "claim": _claim(ticket, t),
-    }
-
-
-def _claim(ticket: Ticket, measured: Sequence[float]) -> dict[str, Any] | None:
-    for claim in ticket.claims:
-        if claim.get("metric") == "test_accuracy" and claim.get("task") == ticket.task:
-            gap = mean(measured) - float(claim["value"])
-            return {"claimed": claim["value"], "measured": mean(measured), "gap": gap}
-    return None
 
 
 def _sorted(arm: ArmResult) -> ArmResult:
     """The replicates in the order of their seeds."""
     order = sorted(range(len(arm.seeds)), key=lambda place: arm.seeds[place])
     fields = arm.to_dict()
-    lists = {name: [value[i] for i in order] for name, value in fields.items() if isinstance(value, list)}
+    lists = {
+        name: [value[i] for i in order] for name, value in fields.items() if isinstance(value, list) and value
+    }
     return ArmResult.from_dict(fields | lists)
 
 
 def _plain(test: Any) -> Any:
     return test.to_dict() if isinstance(test, Difference) else test
-
-
-def _cost(arms: Mapping[str, ArmResult]) -> dict[str, Any]:
-    total = sum_costs(arm.cost for arm in arms.values()).to_dict()
-    return total | {"arms": {name: arm.cost.to_dict() for name, arm in arms.items()}}
 
 
 def _environment(arms: Mapping[str, ArmResult]) -> dict[str, Any]:

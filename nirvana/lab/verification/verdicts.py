@@ -17,6 +17,7 @@ class Findings:
     Attributes:
         replicates: n of every arm.
         invalid: why gate 0 fails; None where it holds.
+        dense_failed: replicates of the dense baseline whose loss left the finite numbers.
         below_dense: the upper one-sided bound of ticket - dense is under -margin.
         matches_dense: NI(ticket, dense): the lower bound of ticket - dense is over -margin.
         random_matches_dense: NI(random, dense).
@@ -30,6 +31,7 @@ class Findings:
 
     replicates: int
     invalid: str | None = None
+    dense_failed: int = 0
     below_dense: bool = False
     matches_dense: bool = False
     random_matches_dense: bool = False
@@ -51,6 +53,9 @@ def _against_dense(found: Findings) -> tuple[str, str] | None:
         return "INVALID", found.invalid
     if found.replicates < LEAST_REPLICATES:
         return "INCONCLUSIVE", "one replicate is a smoke test: a verdict needs at least two, better five"
+    if 2 * found.dense_failed > found.replicates:
+        failed = f"{found.dense_failed} of {found.replicates} dense trainings left the finite numbers"
+        return "INCONCLUSIVE", f"{failed}: by this recipe there is no baseline to compare with"
     if found.below_dense:
         return "NOT_MATCHING", "the ticket is worse than the dense baseline by more than the margin"
     if not found.matches_dense:
@@ -62,11 +67,17 @@ def _against_dense(found: Findings) -> tuple[str, str] | None:
 
 def _against_controls(found: Findings) -> tuple[str, str] | None:
     holds, beaten = found.holds, found.beaten
-    if holds["reinit"] and holds["shuffle"]:
-        return "LAYER_RATIO_ONLY", "new values and shuffled positions do as well: only layer densities matter"
-    if holds["reinit"] and beaten["shuffle"]:
-        return "STRUCTURE_ONLY", "new values do as well, shuffled positions do not: the mask matters alone"
-    if holds["shuffle"] and beaten["reinit"]:
+    redrawn = " and ".join(name for name in ("reinit", "rescaled") if holds[name])
+    both_beaten = beaten["reinit"] and beaten["rescaled"]
+    if redrawn and holds["shuffle"]:
+        return "LAYER_RATIO_ONLY", (
+            f"new values ({redrawn}) and shuffled positions do as well: only layer densities matter"
+        )
+    if redrawn and beaten["shuffle"]:
+        return "STRUCTURE_ONLY", (
+            f"new values ({redrawn}) do as well, shuffled positions do not: the mask matters alone"
+        )
+    if holds["shuffle"] and both_beaten:
         return "INIT_ONLY", "shuffled positions do as well, new values do not: rare, check the shuffle first"
     undecided = [control for control in CONTROLS if not beaten[control]]
     if undecided:

@@ -1,0 +1,124 @@
+"""Evaluations on pages: one in words and rows, and the text of the protocol.
+
+An evaluation keeps the members of the protocol that it was made with, so each may be missing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+from markdown_it import MarkdownIt
+
+from app.evaluations.models import Evaluation
+from app.pages import render
+from nirvana.errors import Invalid, NotFound
+from nirvana.recipe import Recipe
+
+PROTOCOL_FILE = Path(__file__).parents[2] / "docs" / "verification.md"
+ARM_MEANINGS = {
+    "dense": "nothing pruned: the baseline",
+    "ticket": "its mask, its initial values",
+    "reinit": "its mask, values drawn anew",
+    "rescaled": "the same, scaled to each layer's density",
+    "shuffle": "mask shuffled within layers",
+    "random": "a random mask, even over layers",
+    "magnitude": "the largest initial values",
+}
+
+router = APIRouter()
+
+
+@router.get("/protocol", response_class=HTMLResponse)
+def protocol_page(request: Request) -> HTMLResponse:
+    """The text of the verification protocol."""
+    return render(request, "protocol.html", {"text": protocol_html(PROTOCOL_FILE)})
+
+
+@lru_cache(maxsize=2)
+def protocol_html(path: Path) -> str:
+    """A markdown file of ours as HTML. Raises: NotFound."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise NotFound("The protocol's text is not installed here: docs/verification.md.") from error
+    rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return rendered
+
+
+def describe_evaluation(row: Evaluation) -> dict[str, Any]:
+    """What a page says of an evaluation beside its verdict."""
+    body = row.body
+    return {
+        "reason": body.get("reason", ""),
+        "badges": [name for name, has in _part(body, "badges").items() if has],
+        "gate": list(_gate_lines(body)),
+        "duplicates": _part(body, "gate").get("duplicates", []),
+        "looks": body.get("looks", []),
+        "tracks": _part(body, "tracks"),
+        "arms": list(_arm_rows(body)),
+        "cost": list(_cost_lines(body)),
+        "recipe": _recipe_digest(body),
+    }
+
+
+def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part: Mapping[str, Any] = body.get(name) or {}
+    return part
+
+
+def _gate_lines(body: Mapping[str, Any]) -> Iterator[str]:
+    gate = _part(body, "gate")
+    if not gate:
+        return
+    if gate.get("invalid"):
+        yield "it refuses the ticket, so nothing was trained"
+    if gate.get("law"):
+        found = "the initial values against their declared law"
+        yield f"{found}: smallest p = {min(gate['law'].values()):.2g} of {len(gate['law'])} tensors"
+    if gate.get("spectrum"):
+        worst = max(gate["spectrum"].values())
+        yield f"largest singular value of a weight matrix: {worst:+.1f} Tracy-Widom units"
+    if not (gate.get("law") or gate.get("spectrum") or gate.get("untestable") or gate.get("invalid")):
+        yield "no stored initial values of step 0 to test"
+    if gate.get("untestable"):
+        yield str(gate["untestable"])
+    if gate.get("effective_density") is not None:
+        yield f"effective density (kept and on a path to the output): {100 * gate['effective_density']:.2f} %"
+
+
+def _arm_rows(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    failed, cached = _part(body, "failed"), _part(body, "cached")
+    for arm, values in _part(body, "arms").items():
+        marks = failed.get(arm) or [False] * len(values)
+        yield {
+            "name": arm,
+            "meaning": ARM_MEANINGS.get(arm, ""),
+            "cells": list(zip(values, marks, strict=False)),
+            "cached": cached.get(arm, 0),
+        }
+
+
+def _cost_lines(body: Mapping[str, Any]) -> Iterator[str]:
+    """The cost in trainings of the dense network; protocol 1 did not say."""
+    cost = _part(body, "cost")
+    dense, trainings = cost.get("dense_trainings") or {}, cost.get("trainings")
+    if not trainings and not dense:
+        return
+    cached = sum(_part(body, "cached").values())
+    yield f"{trainings} trainings" + (f", and {cached} taken from earlier verifications" if cached else "")
+    if dense.get("by_flops") is not None:
+        yield f"by theoretical sparse operations as much as {dense['by_flops']:.1f} dense trainings"
+    if dense.get("by_seconds") is not None:
+        yield f"by seconds as much as {dense['by_seconds']:.1f}"
+
+
+def _recipe_digest(body: Mapping[str, Any]) -> str | None:
+    try:
+        return Recipe.from_dict(dict(body["recipe"])).digest
+    except (Invalid, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Transfers: tickets of one task measured on another, by workers alone."""

@@ -1,0 +1,63 @@
+"""What a reproduction consists of, stage by stage: each stage needs the files of those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.reproduce.sizes import Size
+from benchmarks.reproduce.work import ByMethod, Levels, Transfer, last_ticket
+from benchmarks.working import Arm, Piece
+from nirvana.methods import METHODS
+from nirvana.protocol import ARMS
+
+
+def stages(size: Size, out: Path) -> Iterator[tuple[str, Callable[[], list[Piece]]]]:
+    """Names of the stages and what each has to do; a stage is asked once the ones before it are done."""
+    yield "searches", lambda: [*searches(size), *(ByMethod(method, size) for method in METHODS)]
+    yield "arms", lambda: [*lottery_arms(size), *method_arms(size, out)]
+    yield "transfers", lambda: list(transfers(size))
+
+
+def searches(size: Size) -> list[Piece]:
+    """IMP for every task and seed, and for the tasks that tickets are moved between."""
+    wanted = {(task, seed) for task, seeds in size.seeds.items() for seed in seeds}
+    wanted |= {(task, 0) for task in size.transfer_tasks}
+    return [Levels(task, seed, size) for task, seed in sorted(wanted)]
+
+
+def ticket_path(task: str, seed: int, level: int) -> Path:
+    """The file of an IMP ticket, below the folder of the reproduction."""
+    return Path(f"imp-{task}-{seed}") / f"level-{level:02d}.ticket"
+
+
+def lottery_arms(size: Size) -> list[Piece]:
+    """Every arm of every level that the tables show."""
+    tickets = [
+        ticket_path(task, seed, level)
+        for task, seeds in size.seeds.items()
+        for seed in seeds
+        for level in size.levels[1:]
+    ]
+    return [Arm(ticket, arm, size.replicates) for ticket in tickets for arm in ARMS]
+
+
+def method_arms(size: Size, out: Path) -> list[Piece]:
+    """Every arm of every method's ticket."""
+    found = {method: last_ticket(out / f"method-{method}") for method in METHODS}
+    return [
+        Arm(path.relative_to(out), arm, size.method_replicates)
+        for path in found.values()
+        if path is not None
+        for arm in ARMS
+    ]
+
+
+def transfers(size: Size) -> Iterator[Transfer]:
+    """Every task's ticket on every other task."""
+    for target in size.transfer_tasks:
+        own = ticket_path(target, 0, size.transfer_level)
+        for source in size.transfer_tasks:
+            if source != target:
+                moved = ticket_path(source, 0, size.transfer_level)
+                yield Transfer(moved, own, target, size.transfer_replicates)

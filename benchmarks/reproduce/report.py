@@ -1,0 +1,186 @@
+"""docs/results.md from the files of a reproduction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.reproduce import plan
+from benchmarks.reproduce.shape import expected_shape
+from benchmarks.reproduce.sizes import ARCHITECTURE, METHOD_DENSITY, Size
+from benchmarks.reproduce.work import Transfer, last_ticket
+from benchmarks.working import Arm, read_json
+from nirvana import lab, tasks
+from nirvana.cost import sum_costs
+from nirvana.lab.verification.rates import ratio_interval
+from nirvana.lab.verification.statistics import Difference, mean, paired_difference, variance
+from nirvana.methods import METHODS
+from nirvana.protocol import ARMS, PROTOCOL
+from nirvana.ticket import Ticket
+
+Arms = dict[str, lab.ArmResult]
+NAMES = {"dense": "D", "ticket": "T", "reinit": "R", "rescaled": "R'", "shuffle": "S", "random": "U"}
+NAMES |= {"magnitude": "M"}
+COMPARED = ("dense", "reinit", "rescaled", "shuffle", "random", "magnitude")
+
+
+def write_up(size: Size, out: Path) -> str:
+    """The whole page."""
+    parts = [
+        _head(size, out),
+        *(_lottery(task, size, out) for task in size.seeds),
+        expected_shape(size, out, read_arms, pool),
+        _methods(size, out),
+        _transfers(size, out),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def read_arms(out: Path, ticket: Path, replicates: int) -> Arms:
+    """All arms of a ticket, as measured."""
+    paths = {arm: Arm(ticket, arm, replicates).path(out) for arm in ARMS}
+    return {arm: lab.ArmResult.from_dict(read_json(path)) for arm, path in paths.items()}
+
+
+def pool(found: Sequence[Arms], arm: str) -> tuple[list[float], list[float]]:
+    """Accuracies and early-stop steps of an arm, over all inits and data orders."""
+    accuracies = [value for arms in found for value in arms[arm].accuracies]
+    return accuracies, [float(step) for arms in found for step in arms[arm].early_stop_steps]
+
+
+def _head(size: Size, out: Path) -> str:
+    seeds = "; ".join(f"{task}: {len(seeds)} inits (seeds {seeds})" for task, seeds in size.seeds.items())
+    where = ", ".join(f"{name} {value}" for name, value in lab.environment().items())
+    costs = [lab.ArmResult.from_dict(read_json(path)).cost for path in sorted((out / "arms").glob("*.json"))]
+    hours = sum_costs(costs).seconds / 3600
+    return (
+        f"# Results\n\nWritten by `make reproduce` (size {size.name}); nothing here was typed in.\n"
+        f"{ARCHITECTURE}, IMP layerwise at 20 % a round (10 % of the output layer), recipe fields "
+        f"{size.recipe}.\n{seeds}; {size.replicates} data orders an arm. Verdicts by `{PROTOCOL}`, each "
+        f"init by itself, in one look. The arms took {hours:.1f} hours on one core.\n"
+        f"Machine and versions: {where}.\n\n"
+        "Test accuracy in % at the early stop (least validation loss), and its step: mean +- standard "
+        "deviation over inits and data orders. D dense, T ticket, R re-initialised, R' re-initialised at the "
+        "scale of the density, S shuffled, U random, M largest initial values. Intervals are one-sided 95 % "
+        "bounds on both sides (paired t); ratios of steps have 95 % bootstrap intervals."
+    )
+
+
+def _lottery(task: str, size: Size, out: Path) -> str:
+    lines = [f"## IMP on {task}", "", _row("density %", *NAMES.values()), _rule(1 + len(NAMES))]
+    lines += [_accuracies(task, level, size, out) for level in size.levels[1:]]
+    lines += ["", "Early-stop steps:", "", _row("density %", *NAMES.values()), _rule(1 + len(NAMES))]
+    lines += [_stops(task, level, size, out) for level in size.levels[1:]]
+    heads = [f"T - {NAMES[arm]} pp" for arm in COMPARED]
+    lines += ["", _row("density %", *heads, "steps D / T", "steps R / T", "verdicts"), _rule(len(heads) + 4)]
+    lines += [_comparisons(task, level, size, out) for level in size.levels[1:]]
+    return "\n".join(lines)
+
+
+def _found(task: str, level: int, size: Size, out: Path) -> tuple[list[Ticket], list[Arms]]:
+    paths = [plan.ticket_path(task, seed, level) for seed in size.seeds[task]]
+    return [Ticket.read(out / path) for path in paths], [
+        read_arms(out, path, size.replicates) for path in paths
+    ]
+
+
+def _accuracies(task: str, level: int, size: Size, out: Path) -> str:
+    tickets, found = _found(task, level, size, out)
+    cells = [spread([100 * a for a in pool(found, arm)[0]], 2) for arm in NAMES]
+    return _row(f"{100 * tickets[0].density:.2f}", *cells)
+
+
+def _stops(task: str, level: int, size: Size, out: Path) -> str:
+    tickets, found = _found(task, level, size, out)
+    return _row(f"{100 * tickets[0].density:.2f}", *(spread(pool(found, arm)[1], 0) for arm in NAMES))
+
+
+def _comparisons(task: str, level: int, size: Size, out: Path) -> str:
+    tickets, found = _found(task, level, size, out)
+    accuracies, stops = pool(found, "ticket")
+    cells = [difference(paired_difference(accuracies, pool(found, arm)[0])) for arm in COMPARED]
+    cells += [ratio(ratio_interval(pool(found, arm)[1], stops)) for arm in ("dense", "reinit")]
+    verdicts = [verdict(ticket, arms) for ticket, arms in zip(tickets, found, strict=True)]
+    return _row(f"{100 * tickets[0].density:.2f}", *cells, ", ".join(verdicts))
+
+
+def verdict(ticket: Ticket, arms: Arms) -> str:
+    """What the protocol says of one ticket's arms."""
+    return lab.judge(ticket, arms, tasks.get(ticket.task).margin).verdict
+
+
+def _methods(size: Size, out: Path) -> str:
+    n, task = size.method_replicates, size.method_task
+    lines = [
+        f"## Every method at {100 * METHOD_DENSITY:.0f} % density on {task}",
+        "",
+        f"Seed 0, n = {n} data orders. *untrained*: accuracy of the masked initial values.",
+        "",
+        _row("method", "density %", "untrained %", "T %", "T - D pp", "T - R pp", "T - S pp", "verdict"),
+        _rule(8),
+    ]
+    lines += [line for method in METHODS for line in _method(method, size, out)]
+    return "\n".join(lines)
+
+
+def _method(method: str, size: Size, out: Path) -> Iterator[str]:
+    path = last_ticket(out / f"method-{method}")
+    if path is None:
+        yield _row(method, "no ticket at this density", *[""] * 6)
+        return
+    ticket, arms = Ticket.read(path), read_arms(out, path.relative_to(out), size.method_replicates)
+    accuracies = arms["ticket"].accuracies
+    cells = [f"{100 * ticket.density:.2f}", f"{100 * mean(arms['ticket'].untrained_accuracies):.1f}"]
+    cells.append(spread([100 * value for value in accuracies], 2))
+    others = ("dense", "reinit", "shuffle")
+    cells += [difference(paired_difference(accuracies, arms[arm].accuracies)) for arm in others]
+    yield _row(method, *cells, verdict(ticket, arms))
+
+
+def _transfers(size: Size, out: Path) -> str:
+    pieces = list(plan.transfers(size))
+    if not pieces:
+        return ""
+    lines = [
+        "## Transfer",
+        "",
+        f"Tickets of level {size.transfer_level} on other tasks, n = {size.transfer_replicates} data orders, "
+        "the target's recipe. *own*: the target's own ticket of that level.",
+        "",
+        _row("ticket of", "on", "T %", "own %", "D %", "R %", "S %", "T - own pp", "verdict"),
+        _rule(9),
+    ]
+    return "\n".join([*lines, *(_transfer(piece, out) for piece in pieces)])
+
+
+def _transfer(piece: Transfer, out: Path) -> str:
+    found = read_json(piece.path(out))
+    arms = found["arms"]
+    shown = ("ticket", "own", "dense", "reinit", "shuffle")
+    cells = [spread([100 * value for value in arms[arm]["accuracies"]], 2) for arm in shown]
+    to_own = difference(paired_difference(arms["ticket"]["accuracies"], arms["own"]["accuracies"]))
+    source = piece.source.parts[0].removeprefix("imp-").rpartition("-")[0]
+    return _row(source, piece.task, *cells, to_own, found["verdict"])
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """mean +- sd."""
+    return f"{mean(values):,.{digits}f} +- {math.sqrt(variance(values)):,.{digits}f}"
+
+
+def difference(found: Difference) -> str:
+    """In percentage points, with both one-sided 95 % bounds."""
+    return f"{100 * found.mean:+.2f} [{100 * found.lower:+.2f}, {100 * found.upper:+.2f}]"
+
+
+def ratio(found: tuple[float, float, float]) -> str:
+    return f"{found[0]:.2f} [{found[1]:.2f}, {found[2]:.2f}]"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(columns: int) -> str:
+    return "|" + "---|" * columns

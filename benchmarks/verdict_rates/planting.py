@@ -1,0 +1,112 @@
+"""Tickets of which it is known beforehand what they are: strong ones, and losers that pose as winners.
+
+| kind | mask | values |
+|---|---|---|
+| strong | IMP at 10 % | its own |
+| reinit | IMP's | a new draw, declared as a seed |
+| shuffled | IMP's, permuted within each layer | the strong one's |
+| random | at random, as many weights | the strong one's |
+| dense-mask | all kept | the strong one's |
+| inverted | what IMP pruned | the strong one's |
+| smallest | IMP that keeps the smallest weights, at 10 % | the strong one's |
+| trained | largest trained weights, 10 % | trained ones, passed off as initial |
+| disguised | the same | trained ones mapped by rank to the law that they are declared to follow |
+| survivors | the same | trained ones, those of pruned weights not stored |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nirvana import lab, tasks
+from nirvana.initial import draw_all, shuffle_mask
+from nirvana.lab.methods.imp import masks_at_density
+from nirvana.lab.train import train
+from nirvana.lab.verification.arms import random_masks
+from nirvana.recipe import Recipe
+from nirvana.ticket import Ticket
+from nirvana.training import Values
+
+TASK, ARCHITECTURE, DENSITY = "digits", "lenet-300-100", 0.10
+STRONG = "strong"
+TRAINED = ("trained", "disguised", "survivors")
+LOSERS = ("reinit", "shuffled", "random", "dense-mask", "inverted", "smallest", *TRAINED)
+KINDS = (STRONG, *LOSERS)
+_OTHER_SEED = 10_000
+
+
+def ticket_path(kind: str, seed: int) -> Path:
+    """A planted ticket's file, below the folder of the benchmark."""
+    return Path("tickets") / f"{kind}-{seed}.ticket"
+
+
+@dataclass(frozen=True)
+class Planting:
+    """The tickets of all kinds that grow from one seed."""
+
+    seed: int
+
+    def is_done(self, out: Path) -> bool:
+        return all((out / ticket_path(kind, self.seed)).exists() for kind in KINDS)
+
+    def run(self, out: Path) -> None:
+        for kind, ticket in plant(self.seed).items():
+            ticket.write(out / ticket_path(kind, self.seed))
+
+
+def plant(seed: int) -> dict[str, Ticket]:
+    """One ticket of each kind."""
+    strong = lab.find(TASK, ARCHITECTURE, "imp", density=DENSITY, seed=seed).tickets[-1]
+    smallest = {"pruning": {"criterion": "small_final"}}
+    found = {STRONG: strong, "reinit": _planted(strong, strong.masks, seed=seed + _OTHER_SEED)}
+    places = {name: place for place, name in enumerate(strong.architecture.parameters)}
+    shuffled = {name: shuffle_mask(mask, _OTHER_SEED, places[name]) for name, mask in strong.masks.items()}
+    found["shuffled"] = _planted(strong, shuffled)
+    found["random"] = _planted(strong, random_masks(strong, _OTHER_SEED))
+    found["dense-mask"] = _planted(strong, {})
+    found["inverted"] = _planted(strong, {name: ~mask for name, mask in strong.masks.items()})
+    last = lab.find(TASK, ARCHITECTURE, "imp", density=DENSITY, seed=seed, recipe=smallest).tickets[-1]
+    found["smallest"] = _planted(strong, last.masks)
+    return found | _trained(strong, seed)
+
+
+def _trained(strong: Ticket, seed: int) -> dict[str, Ticket]:
+    recipe = Recipe.from_dict(dict(strong.recipe))
+    start = draw_all(strong.architecture, strong.start.laws, seed)
+    weights = train(strong.architecture, start, {}, tasks.load(TASK), recipe, seed, keep_weights=True).weights
+    assert weights is not None
+    masks = masks_at_density(weights, {}, strong.prunable, recipe.pruning, DENSITY)
+    plain = {name: value if value.ndim > 1 else np.zeros_like(value) for name, value in weights.items()}
+    survivors = {name: value[masks[name]] if name in masks else value for name, value in plain.items()}
+    return {
+        "trained": _planted(strong, masks, seed=None, stored=plain),
+        "disguised": _planted(strong, masks, seed=None, stored=_disguised(plain, start)),
+        "survivors": _planted(strong, masks, seed=None, stored=survivors),
+    }
+
+
+def _disguised(weights: Values, start: Values) -> Values:
+    """Each tensor with the values of `start` in the order of the trained weights."""
+    mapped = {}
+    for name, values in weights.items():
+        ranks = np.argsort(np.argsort(values, axis=None, kind="stable"), kind="stable")
+        mapped[name] = np.sort(start[name], axis=None)[ranks].reshape(values.shape)
+    return mapped
+
+
+def _planted(strong: Ticket, masks: Any, **start: Any) -> Ticket:
+    seed = start.pop("seed", strong.start.seed)
+    return Ticket.create(
+        strong.architecture,
+        masks,
+        task=strong.task,
+        recipe=dict(strong.recipe),
+        laws=strong.start.laws,
+        seed=seed,
+        provenance={"method": "planted"},
+        **start,
+    )

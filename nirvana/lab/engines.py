@@ -1,0 +1,73 @@
+"""Which engine trains what: torch (`dense`), or `nirvana.sparse`, whose cost follows the kept weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nirvana import sparse
+from nirvana.architecture import Architecture
+from nirvana.errors import Invalid
+from nirvana.lab.train import train as train_dense
+from nirvana.masks import Mask
+from nirvana.recipe import Recipe
+from nirvana.training import TrainResult
+
+if TYPE_CHECKING:
+    from nirvana.lab.train import Arrays
+    from nirvana.tasks import TaskData
+
+ENGINES = ("auto", "dense", "sparse")
+_DENSE_ONLY = ("teacher", "held")
+
+
+def train(
+    architecture: Architecture,
+    values: Arrays,
+    masks: Mapping[str, Mask],
+    data: TaskData,
+    recipe: Recipe,
+    order_seed: int,
+    *,
+    engine: str = "auto",
+    **options: Any,
+) -> TrainResult:
+    """Train on the engine asked for; `auto` takes the one that measured faster. Arguments as in
+    `nirvana.lab.train.train`; the result names its engine.
+
+    Raises:
+        Invalid: no such engine, or the sparse one cannot do this: the op, the field or the package is named.
+        InvalidRecipe, Cancelled: as `nirvana.lab.train.train`.
+    """
+    given = {name: option for name, option in options.items() if option is not None}
+    if engine == "auto" and given.keys() & set(_DENSE_ONLY):
+        engine = "dense"
+    chosen = choose(engine, architecture, masks, recipe)
+    run = train_dense if chosen == "dense" else sparse.train
+    return run(architecture, values, masks, data, recipe, order_seed, **given)
+
+
+def choose(engine: str, architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> str:
+    """`dense` or `sparse`.
+
+    Raises:
+        Invalid: as `train`.
+    """
+    check_engine(engine)
+    if engine == "dense":
+        return engine
+    reason = sparse.find_unsupported(architecture, recipe, masks)
+    if engine == "sparse" and reason is not None:
+        raise Invalid(f"the sparse engine cannot train this: {reason}")
+    pays = reason is None and (engine == "sparse" or sparse.pays(architecture, masks, recipe))
+    return "sparse" if pays else "dense"
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that is not there.
+
+    Raises:
+        Invalid: naming those that are.
+    """
+    if engine not in ENGINES:
+        raise Invalid(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")

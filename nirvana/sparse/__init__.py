@@ -1,0 +1,15 @@
+"""Training at a cost that follows the kept weights, with numba and numpy alone.
+
+    find_unsupported(architecture, recipe, masks)   what keeps it from training this, or None
+    pays(architecture, masks, recipe)               whether it beats the dense engine on one core
+    train(...)                                      as nirvana.lab.train.train
+
+Importing this needs no numba; `train` does.
+"""
+
+from __future__ import annotations
+
+from nirvana.sparse.choice import find_unsupported, pays
+from nirvana.sparse.engine import train
+
+__all__ = ["find_unsupported", "pays", "train"]

@@ -1,0 +1,60 @@
+"""Which engine trains what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nirvana import zoo
+from nirvana.errors import Invalid
+from nirvana.lab import find, train
+from nirvana.lab.engines import choose
+from tests.lab.small import SMALL, digits, network, values_of
+
+
+def test_a_small_sparse_perceptron_goes_to_the_sparse_engine() -> None:
+    masks = {"fc1.weight": np.arange(16 * 64).reshape(16, 64) % 10 == 0}
+    assert choose("auto", network(), masks, SMALL) == "sparse"
+    assert choose("dense", network(), masks, SMALL) == "dense"
+
+
+def test_what_the_sparse_engine_cannot_do_goes_to_the_dense_one_or_is_refused_by_name() -> None:
+    convolutions = zoo.build("lenet-5", (1, 28, 28), 10)
+    assert choose("auto", convolutions, {}, SMALL) == "dense"
+    with pytest.raises(Invalid, match="conv2d"):
+        choose("sparse", convolutions, {}, SMALL)
+    with pytest.raises(Invalid, match="l1"):
+        choose("sparse", network(), {}, SMALL.override({"l1": 0.1}))
+
+
+def test_an_unknown_engine_is_refused_by_name() -> None:
+    with pytest.raises(Invalid, match="engine is 'quick', expected one of auto, dense, sparse"):
+        choose("quick", network(), {}, SMALL)
+
+
+def test_both_engines_measure_the_same_training() -> None:
+    architecture, values = network(), values_of(network())
+    masks = {"fc1.weight": np.arange(16 * 64).reshape(16, 64) % 4 == 0}
+    results = [
+        train(architecture, values, masks, digits(), SMALL, 3, engine=engine)
+        for engine in ("dense", "sparse")
+    ]
+    assert [result.engine for result in results] == ["dense", "sparse"]
+    losses = [[point[2] for point in result.curve] for result in results]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert results[0].untrained_test_accuracy == results[1].untrained_test_accuracy
+
+
+def test_held_weights_and_teachers_are_the_dense_engines() -> None:
+    architecture, values = network(), values_of(network())
+    masks = {"fc1.weight": np.arange(16 * 64).reshape(16, 64) % 4 == 0}
+    assert train(architecture, values, masks, digits(), SMALL, 3, held=values).engine == "dense"
+
+
+def test_a_search_says_which_engine_trained_each_level() -> None:
+    found = {
+        engine: find("digits", "mlp-16", levels=1, recipe=SMALL, engine=engine).levels
+        for engine in ("dense", "sparse")
+    }
+    for engine, levels in found.items():
+        assert {level["engine"] for level in levels} == {engine}

@@ -1,0 +1,139 @@
+"""What the sparse engine says that it cannot do, where it pays, and what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nirvana
+from nirvana import sparse
+from nirvana.architecture import Architecture
+from nirvana.recipe import Pruning, Recipe
+from tests.factories import make_masks
+from tests.lab.small import SMALL, network
+
+FLATTEN = {"name": "flatten", "op": "flatten"}
+FC1 = {"name": "fc1", "op": "linear", "in": 64, "out": 8}
+FC2 = {"name": "fc2", "op": "linear", "in": 8, "out": 10}
+RELU = {"name": "relu1", "op": "relu"}
+
+
+def find(*nodes: dict[str, Any], input: tuple[int, ...] = (1, 8, 8), **fields: Any) -> str | None:
+    architecture = Architecture.make("made", input, list(nodes))
+    return sparse.find_unsupported(architecture, dataclasses.replace(SMALL, **fields), {})
+
+
+def test_chains_of_linear_layers_are_supported() -> None:
+    assert find(FLATTEN, FC1, RELU, FC2) is None
+    assert find(FLATTEN, FC1, {"name": "a", "op": "tanh"}, FC2, RELU) is None
+    assert find(FC1, FC2, input=(64,)) is None
+    for optimizer in ("sgd", "adam", "adamw"):
+        assert find(FLATTEN, FC1, FC2, optimizer=optimizer) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ((FLATTEN, FC1, {"name": "drop", "op": "dropout", "rate": 0.5}, FC2), "dropout"),
+        ((FLATTEN, FC1, {"name": "norm", "op": "layer_norm", "shape": [8]}, FC2), "layer_norm"),
+        ((FLATTEN, FC1, RELU, {"name": "again", "op": "relu"}, FC2), "again"),
+        ((FLATTEN, {"name": "early", "op": "relu"}, FC1, FC2), "early"),
+        (({"name": "early", "op": "relu"}, FLATTEN, FC1, FC2), "early"),
+        ((FLATTEN, FC1, {"name": "late", "op": "flatten"}, FC2), "late"),
+        ((FLATTEN, FC1, RELU, {**FC2, "inputs": ["fc1"]}), "fc2 reads fc1"),
+        ((FLATTEN,), "no linear layer"),
+    ],
+)
+def test_nodes_that_are_not_are_named(nodes: tuple[dict[str, Any], ...], message: str) -> None:
+    found = find(*nodes)
+    assert found is not None
+    assert message in found
+
+
+def test_a_linear_layer_over_tokens_is_named() -> None:
+    found = find({"name": "each", "op": "linear", "in": 8, "out": 4}, input=(3, 8))
+    assert found is not None
+    assert "each" in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"distillation": {"temperature": 4.0, "weight": 0.5}}, "distillation"),
+        ({"l1": 1e-4}, "l1"),
+        ({"augmentation": ("flip",)}, "augmentation"),
+        ({"pruning": Pruning(mask_0_action="freeze")}, "freeze"),
+    ],
+)
+def test_fields_of_a_recipe_that_are_not_are_named(fields: dict[str, Any], message: str) -> None:
+    found = find(FLATTEN, FC1, RELU, FC2, **fields)
+    assert found is not None
+    assert message in found
+
+
+def test_a_mask_on_a_bias_is_named() -> None:
+    found = sparse.find_unsupported(network(), SMALL, {"fc1.bias": np.ones(16, bool)})
+    assert found is not None
+    assert "fc1.bias" in found
+
+
+def test_sparse_networks_and_small_ones_pay_and_large_dense_ones_do_not() -> None:
+    large, small = network("mlp-1000-1000"), network("mlp-16")
+    plan = Recipe("adam", 1e-3, 60, 100)
+    assert not sparse.pays(large, {}, plan)
+    assert not sparse.pays(large, make_masks(large, 0.8), plan)
+    assert sparse.pays(large, make_masks(large, 0.3), plan)
+    assert sparse.pays(small, {}, plan)
+
+
+def run(code: str, folder: Path, **environment: str) -> str:
+    """What `code` prints in a fresh process that finds the package in `folder`."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_needs_neither_numba_nor_torch() -> None:
+    code = "import nirvana, nirvana.sparse, sys; print({'numba', 'torch', 'scipy'} & set(sys.modules))"
+    assert run(code, Path(nirvana.__file__).parents[1]).strip() == "set()"
+
+
+def test_a_missing_numba_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    found = find(FLATTEN, FC1, FC2)
+    assert found == "numba is not installed here: pip install 'nirvana-tickets[sparse]'"
+
+
+def test_compiled_code_needs_no_torch_and_no_cache_folder(tmp_path: Path) -> None:
+    """A copy of the package whose cache folders can be made nowhere: each is below a file."""
+    shutil.copytree(Path(nirvana.__file__).parent, tmp_path / "nirvana", ignore=_leave_out)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    (tmp_path / "nirvana" / "sparse" / "__pycache__").touch()
+    code = """
+import sys
+from nirvana.sparse import kernels
+assert kernels.update.stats.cache_path is None, kernels.update.stats.cache_path
+
+@kernels.entry
+def double(x):
+    return 2 * x
+
+print(double(21), "torch" in sys.modules)
+"""
+    names = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "LOCALAPPDATA", "IPYTHONDIR")
+    places = {name: str(blocked / "none") for name in names}
+    assert run(code, tmp_path, **places).strip() == "42 False"
+
+
+def _leave_out(folder: str, names: list[str]) -> set[str]:
+    return {"__pycache__", "lab", "cli"} & set(names)
