@@ -12,6 +12,9 @@
 | trained | largest trained weights, 10 % | trained ones, passed off as initial |
 | disguised | the same | trained ones mapped by rank to the law that they are declared to follow |
 | survivors | the same | trained ones, those of pruned weights not stored |
+| mild-reinit, mild-shuffled, mild-random | as above, of IMP at 41 % | as above |
+
+The mild ones often match the dense network, so that only the controls tell them from winners.
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
 from nirvana.training import Values
 
-TASK, ARCHITECTURE, DENSITY = "digits", "lenet-300-100", 0.10
+TASK, ARCHITECTURE, DENSITY, MILD_DENSITY = "digits", "lenet-300-100", 0.10, 0.41
 STRONG = "strong"
 TRAINED = ("trained", "disguised", "survivors")
-LOSERS = ("reinit", "shuffled", "random", "dense-mask", "inverted", "smallest", *TRAINED)
+MILD = ("mild-reinit", "mild-shuffled", "mild-random")
+LOSERS = ("reinit", "shuffled", "random", "dense-mask", "inverted", "smallest", *TRAINED, *MILD)
 KINDS = (STRONG, *LOSERS)
 _OTHER_SEED = 10_000
 
@@ -62,16 +66,25 @@ def plant(seed: int) -> dict[str, Ticket]:
     """One ticket of each kind."""
     strong = lab.find(TASK, ARCHITECTURE, "imp", density=DENSITY, seed=seed).tickets[-1]
     smallest = {"pruning": {"criterion": "small_final"}}
-    found = {STRONG: strong, "reinit": _planted(strong, strong.masks, seed=seed + _OTHER_SEED)}
-    places = {name: place for place, name in enumerate(strong.architecture.parameters)}
-    shuffled = {name: shuffle_mask(mask, _OTHER_SEED, places[name]) for name, mask in strong.masks.items()}
-    found["shuffled"] = _planted(strong, shuffled)
-    found["random"] = _planted(strong, random_masks(strong, _OTHER_SEED))
+    found = {STRONG: strong} | _controls(strong, seed)
+    mild = lab.find(TASK, ARCHITECTURE, "imp", density=MILD_DENSITY, seed=seed).tickets[-1]
+    found |= {f"mild-{name}": ticket for name, ticket in _controls(mild, seed).items()}
     found["dense-mask"] = _planted(strong, {})
     found["inverted"] = _planted(strong, {name: ~mask for name, mask in strong.masks.items()})
     last = lab.find(TASK, ARCHITECTURE, "imp", density=DENSITY, seed=seed, recipe=smallest).tickets[-1]
     found["smallest"] = _planted(strong, last.masks)
     return found | _trained(strong, seed)
+
+
+def _controls(ticket: Ticket, seed: int) -> dict[str, Ticket]:
+    """What a verification's controls are, as tickets."""
+    places = {name: place for place, name in enumerate(ticket.architecture.parameters)}
+    shuffled = {name: shuffle_mask(mask, _OTHER_SEED, places[name]) for name, mask in ticket.masks.items()}
+    return {
+        "reinit": _planted(ticket, ticket.masks, seed=seed + _OTHER_SEED),
+        "shuffled": _planted(ticket, shuffled),
+        "random": _planted(ticket, random_masks(ticket, _OTHER_SEED)),
+    }
 
 
 def _trained(strong: Ticket, seed: int) -> dict[str, Ticket]:

@@ -15,6 +15,7 @@ from benchmarks.verdict_rates.planting import (
     DENSITY,
     KINDS,
     LOSERS,
+    MILD_DENSITY,
     STRONG,
     TASK,
     ticket_path,
@@ -65,8 +66,9 @@ def _head(seeds: Sequence[int], count: int, margin: float) -> str:
     return (
         "# Error rates of the verdict\n\n"
         f"Written by `make bench-verdicts`; nothing here was typed in. Protocol `{PROTOCOL}`, task {TASK} "
-        f"(margin {100 * margin:.1f} pp), {ARCHITECTURE}, IMP at {100 * DENSITY:.0f} % density, seeds "
-        f"{seeds[0]} to {seeds[-1]}: {len(seeds)} tickets of each kind (see planting.py). "
+        f"(margin {100 * margin:.1f} pp), {ARCHITECTURE}, IMP at {100 * DENSITY:.0f} % density "
+        f"(mild: {100 * MILD_DENSITY:.0f} %), seeds {seeds[0]} to {seeds[-1]}: {len(seeds)} tickets "
+        f"of each kind (see planting.py). "
         f"Every arm of every ticket that gate 0 lets pass was trained with {POOL} data orders; {count} "
         f"verifications were drawn for each ticket, {count * len(seeds)} a kind.\n"
         f"Machine and versions: {where}.\n\n"
