@@ -84,7 +84,7 @@ def _gate_lines(body: Mapping[str, Any]) -> Iterator[str]:
         worst = max(gate["spectrum"].values())
         yield f"largest singular value of a weight matrix: {worst:+.1f} Tracy-Widom units"
     if not (gate.get("law") or gate.get("spectrum") or gate.get("untestable") or gate.get("invalid")):
-        yield "no stored initial values of step 0 to test"
+        yield "the initial values are drawn from the seed, or were taken after step 0: no law to test"
     if gate.get("untestable"):
         yield str(gate["untestable"])
     if gate.get("effective_density") is not None:

@@ -12,11 +12,12 @@ from benchmarks.reproduce.sizes import ARCHITECTURE, METHOD_DENSITY, Size
 from benchmarks.reproduce.work import Transfer, last_ticket
 from benchmarks.working import Arm, read_json
 from nirvana import lab, tasks
-from nirvana.cost import sum_costs
+from nirvana.cost import sum_costs, training_flops
 from nirvana.lab.verification.rates import ratio_interval
 from nirvana.lab.verification.statistics import Difference, mean, paired_difference, variance
 from nirvana.methods import METHODS
 from nirvana.protocol import ARMS, PROTOCOL
+from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
 
 Arms = dict[str, lab.ArmResult]
@@ -63,7 +64,8 @@ def _head(size: Size, out: Path) -> str:
         "Test accuracy in % at the early stop (least validation loss), and its step: mean +- standard "
         "deviation over inits and data orders. D dense, T ticket, R re-initialised, R' re-initialised at the "
         "scale of the density, S shuffled, U random, M largest initial values. Intervals are one-sided 95 % "
-        "bounds on both sides (paired t); ratios of steps have 95 % bootstrap intervals."
+        "bounds on both sides (paired t); ratios of steps have 95 % bootstrap intervals. Costs are in dense "
+        "trainings, all arms of the first init together, as if none had been shared."
     )
 
 
@@ -73,7 +75,8 @@ def _lottery(task: str, size: Size, out: Path) -> str:
     lines += ["", "Early-stop steps:", "", _row("density %", *NAMES.values()), _rule(1 + len(NAMES))]
     lines += [_stops(task, level, size, out) for level in size.levels[1:]]
     heads = [f"T - {NAMES[arm]} pp" for arm in COMPARED]
-    lines += ["", _row("density %", *heads, "steps D / T", "steps R / T", "verdicts"), _rule(len(heads) + 4)]
+    more = ("steps D / T", "steps R / T", "verdicts", "cost of one, by operations / by seconds")
+    lines += ["", _row("density %", *heads, *more), _rule(len(heads) + 5)]
     lines += [_comparisons(task, level, size, out) for level in size.levels[1:]]
     return "\n".join(lines)
 
@@ -102,12 +105,21 @@ def _comparisons(task: str, level: int, size: Size, out: Path) -> str:
     cells = [difference(paired_difference(accuracies, pool(found, arm)[0])) for arm in COMPARED]
     cells += [ratio(ratio_interval(pool(found, arm)[1], stops)) for arm in ("dense", "reinit")]
     verdicts = [verdict(ticket, arms) for ticket, arms in zip(tickets, found, strict=True)]
-    return _row(f"{100 * tickets[0].density:.2f}", *cells, ", ".join(verdicts))
+    return _row(f"{100 * tickets[0].density:.2f}", *cells, ", ".join(verdicts), cost(tickets[0], found[0]))
 
 
 def verdict(ticket: Ticket, arms: Arms) -> str:
     """What the protocol says of one ticket's arms."""
     return lab.judge(ticket, arms, tasks.get(ticket.task).margin).verdict
+
+
+def cost(ticket: Ticket, arms: Arms) -> str:
+    """All trainings of a verification, in dense trainings: by operations on kept weights, and by seconds."""
+    every = sum_costs(part for arm in arms.values() for part in (arm.cost, arm.cached_cost))
+    recipe, dense, n = Recipe.from_dict(dict(ticket.recipe)), arms["dense"], len(arms["dense"].seeds)
+    one = training_flops(ticket.architecture, {}, recipe.steps * recipe.batch_size)[0]
+    seconds = sum_costs([dense.cost, dense.cached_cost]).seconds / n
+    return f"{every.flops_sparse / one:.1f} / {every.seconds / seconds:.1f}"
 
 
 def _methods(size: Size, out: Path) -> str:

@@ -1,7 +1,8 @@
 """`python -m benchmarks.verdict_rates [--out FOLDER] [--jobs N] [--write FILE]`.
 
 Plants tickets, trains every arm of each with 20 data orders (once: FOLDER keeps them), draws verifications
-from these pools and prints how they ended; then runs whole verifications of other tickets as a check.
+from these pools and prints how they ended; runs whole verifications of other tickets as a check; measures
+gate 0's spectrum test; and simulates the looks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.verdict_rates import report
+from benchmarks.verdict_rates import gate, report, simulation
 from benchmarks.verdict_rates.drawing import POOL
 from benchmarks.verdict_rates.ends import WholeVerification
 from benchmarks.verdict_rates.planting import KINDS, Planting, ticket_path
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work_off("pools", pools, out, asked.jobs)
     ends = [WholeVerification(ticket_path(kind, seed)) for seed in END_SEEDS for kind in KINDS]
     work_off("whole verifications", ends, out, asked.jobs)
-    text = report.write_up(out, seeds, asked.draws, ends)
+    work_off("gate 0", [gate.GateTables()], out, asked.jobs)
+    parts = [report.write_up(out, seeds, asked.draws, ends), gate.write_up(out), simulation.write_up()]
+    text = "\n\n".join(part.strip() for part in parts) + "\n"
     if asked.write:
         Path(asked.write).write_text(text)
     print(text)

@@ -97,12 +97,12 @@ def _trained(strong: Ticket, seed: int) -> dict[str, Ticket]:
     survivors = {name: value[masks[name]] if name in masks else value for name, value in plain.items()}
     return {
         "trained": _planted(strong, masks, seed=None, stored=plain),
-        "disguised": _planted(strong, masks, seed=None, stored=_disguised(plain, start)),
+        "disguised": _planted(strong, masks, seed=None, stored=disguise(plain, start)),
         "survivors": _planted(strong, masks, seed=None, stored=survivors),
     }
 
 
-def _disguised(weights: Values, start: Values) -> Values:
+def disguise(weights: Values, start: Values) -> Values:
     """Each tensor with the values of `start` in the order of the trained weights."""
     mapped = {}
     for name, values in weights.items():

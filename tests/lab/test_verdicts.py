@@ -33,7 +33,12 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("INCONCLUSIVE", {"matches_dense": False}),
     ("INCONCLUSIVE", {"matches_dense": False, "random_matches_dense": True, "holds": HELD}),
     ("TRIVIAL", {"random_matches_dense": True, "holds": HELD, "beaten": NOT_BEATEN}),
-    ("TRIVIAL", {"random_matches_dense": True}),
+    ("WINNING", {"random_matches_dense": True}),
+    ("LAYER_RATIO_ONLY", {"random_matches_dense": True, "holds": HELD | {"random": False}}),
+    (
+        "MATCHING_UNRESOLVED",
+        {"random_matches_dense": True, "beaten": BEATEN | {"random": False}},
+    ),
     ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"reinit": True, "shuffle": True}, "beaten": NOT_BEATEN}),
     ("STRUCTURE_ONLY", {"holds": NOT_HELD | {"reinit": True}, "beaten": BEATEN | {"reinit": False}}),
     ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"rescaled": True, "shuffle": True}}),
@@ -86,5 +91,5 @@ def test_every_outcome_lands_somewhere_and_winning_needs_everything() -> None:
                 )
             )
             assert verdict in VERDICTS
-            wins = all(beaten.values()) and not (below or random_matches or later or rewound)
+            wins = all(beaten.values()) and not (below or later or rewound)
             assert (verdict == "WINNING") == wins

@@ -32,11 +32,18 @@ def spectrum_score(values: NDArray[np.float32]) -> float | None:
         None where the matrix is too narrow or constant to say.
     """
     matrix = values.reshape(len(values), -1)[:MOST_ROWS, :MOST_COLUMNS].astype(np.float64)
-    square = float(np.mean(matrix**2))
     if min(matrix.shape) < LEAST_SIDE or np.ptp(matrix) == 0:
         return None
-    gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-    largest = float(np.linalg.eigvalsh(gram)[-1]) / square
-    long, short = math.sqrt(max(matrix.shape) - 1), math.sqrt(min(matrix.shape))
+    return float(spectrum_scores(matrix[None])[0])
+
+
+def spectrum_scores(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The scores of several matrices of one shape, (n, rows, columns); shape (n,)."""
+    rows, columns = matrices.shape[1:]
+    turned = matrices.transpose(0, 2, 1)
+    gram = matrices @ turned if rows <= columns else turned @ matrices
+    largest = np.linalg.eigvalsh(gram)[:, -1] / np.mean(matrices**2, axis=(1, 2))
+    long, short = math.sqrt(max(rows, columns) - 1), math.sqrt(min(rows, columns))
     scale = (long + short) * math.cbrt(1 / long + 1 / short)
-    return (largest - (long + short) ** 2) / scale
+    scores: NDArray[np.float64] = (largest - (long + short) ** 2) / scale
+    return scores

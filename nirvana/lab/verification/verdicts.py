@@ -60,8 +60,8 @@ def _against_dense(found: Findings) -> tuple[str, str] | None:
         return "NOT_MATCHING", "the ticket is worse than the dense baseline by more than the margin"
     if not found.matches_dense:
         return "INCONCLUSIVE", "ticket and dense baseline are too close to the margin to tell: add replicates"
-    if found.random_matches_dense:
-        return "TRIVIAL", "a random mask of this density matches the dense baseline too"
+    if found.random_matches_dense and found.holds["random"]:
+        return "TRIVIAL", "a random mask of this density does as well, and matches the dense baseline too"
     return None
 
 
