@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.reproduce.sizes import Size
-from benchmarks.reproduce.work import ByMethod, Levels, Transfer, last_ticket
+from benchmarks.reproduce.work import ByMethod, Levels, Stability, Transfer, last_ticket
 from benchmarks.working import Arm, Piece
 from nirvana.methods import METHODS
 from nirvana.protocol import ARMS
@@ -16,6 +16,7 @@ def stages(size: Size, out: Path) -> Iterator[tuple[str, Callable[[], list[Piece
     """Names of the stages and what each has to do; a stage is asked once the ones before it are done."""
     yield "searches", lambda: [*searches(size), *(ByMethod(method, size) for method in METHODS)]
     yield "arms", lambda: [*lottery_arms(size), *method_arms(size, out)]
+    yield "stability", lambda: list(stability(size))
     yield "transfers", lambda: list(transfers(size))
 
 
@@ -51,6 +52,12 @@ def method_arms(size: Size, out: Path) -> list[Piece]:
         if path is not None
         for arm in ARMS
     ]
+
+
+def stability(size: Size) -> list[Stability]:
+    """Every shown level of the first task's first seed, the dense one too."""
+    task = next(iter(size.seeds))
+    return [Stability(ticket_path(task, size.seeds[task][0], level)) for level in size.levels]
 
 
 def transfers(size: Size) -> Iterator[Transfer]:

@@ -32,6 +32,7 @@ def write_up(size: Size, out: Path) -> str:
         _head(size, out),
         *(_lottery(task, size, out) for task in size.seeds),
         expected_shape(size, out, read_arms, pool),
+        _stability(size, out),
         _methods(size, out),
         _transfers(size, out),
     ]
@@ -58,8 +59,9 @@ def _head(size: Size, out: Path) -> str:
     return (
         f"# Results\n\nWritten by `make reproduce` (size {size.name}); nothing here was typed in.\n"
         f"{ARCHITECTURE}, IMP layerwise at 20 % a round (10 % of the output layer), recipe fields "
-        f"{size.recipe}.\n{seeds}; {size.replicates} data orders an arm. Verdicts by `{PROTOCOL}`, each "
-        f"init by itself, in one look. The arms took {hours:.1f} hours on one core.\n"
+        f"{size.recipe}.\n{seeds}; {size.replicates} data orders an arm. Each arm ran on the engine that "
+        f"`auto` takes. Verdicts by `{PROTOCOL}`, each init by itself, in one look. The arms took "
+        f"{hours:.1f} hours on one core.\n"
         f"Machine and versions: {where}.\n\n"
         "Test accuracy in % at the early stop (least validation loss), and its step: mean +- standard "
         "deviation over inits and data orders. D dense, T ticket, R re-initialised, R' re-initialised at the "
@@ -111,6 +113,26 @@ def _comparisons(task: str, level: int, size: Size, out: Path) -> str:
 def verdict(ticket: Ticket, arms: Arms) -> str:
     """What the protocol says of one ticket's arms."""
     return lab.judge(ticket, arms, tasks.get(ticket.task).margin).verdict
+
+
+def _stability(size: Size, out: Path) -> str:
+    task = next(iter(size.seeds))
+    lines = [
+        f"## Stability on {task}",
+        "",
+        "Linear mode connectivity (Frankle et al. 2020, arXiv 1912.05671) of the first init's tickets: how "
+        "much the test error rises on the line between two trainings in different data orders, at most, over "
+        "the mean of its ends; a mean below 2 pp is called stable.",
+        "",
+        _row("density %", "barrier pp, mean", "each pair", "stable"),
+        _rule(4),
+    ]
+    for piece in plan.stability(size):
+        found = read_json(piece.path(out))
+        pairs = ", ".join(f"{100 * value:.2f}" for value in found["barriers"])
+        cells = [f"{100 * found['mean']:.2f}", pairs, "yes" if found["stable"] else "no"]
+        lines.append(_row(f"{100 * Ticket.read(out / piece.ticket).density:.2f}", *cells))
+    return "\n".join(lines)
 
 
 def cost(ticket: Ticket, arms: Arms) -> str:

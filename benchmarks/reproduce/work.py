@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.reproduce.sizes import ARCHITECTURE, METHOD_DENSITY, Size
 from benchmarks.working import read_json, write_json
-from nirvana import lab
+from nirvana import lab, tasks
 from nirvana.lab.verification.runs import RunCache
 from nirvana.recipe import Recipe
 from nirvana.ticket import Ticket
@@ -96,6 +96,23 @@ class Transfer:
             cache=RunCache(out / "runs"),
         )
         write_json(self.path(out), found.to_dict())
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The barrier between trainings of one ticket in different data orders."""
+
+    ticket: Path
+
+    def path(self, out: Path) -> Path:
+        return out / "stability" / f"{'-'.join(self.ticket.with_suffix('').parts)}.json"
+
+    def is_done(self, out: Path) -> bool:
+        return self.path(out).exists()
+
+    def run(self, out: Path) -> None:
+        ticket = Ticket.read(out / self.ticket)
+        write_json(self.path(out), lab.barrier(ticket, tasks.load(ticket.task)).to_dict())
 
 
 def last_ticket(folder: Path) -> Path | None:
