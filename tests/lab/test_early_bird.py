@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nirvana import zoo
+from nirvana import lab, zoo
 from nirvana.architecture import Architecture
 from nirvana.errors import Invalid
 from nirvana.lab.evaluate import predict
@@ -170,13 +170,13 @@ def test_a_cut_unit_reaches_no_output(architecture: Architecture) -> None:
         assert not predict(network, x).equal(before)
 
 
-def test_scores_are_gammas_or_norms_over_the_layers_mean() -> None:
+def test_scores_are_gammas_or_places_in_the_layer_by_norm() -> None:
     values = values_of(CONV_NET)
     values["n1.weight"] = np.array([0.5, -2, 1], np.float32)
     values["c2.weight"] = np.array([[3, 4, 0], [0, 0, 15]], np.float32).reshape(2, 3, 1, 1)
-    gammas, norms = score(cuttable_layers(CONV_NET), values)
+    gammas, places = score(cuttable_layers(CONV_NET), values)
     assert gammas.tolist() == [0.5, 2, 1]
-    assert norms.tolist() == [0.5, 1.5]
+    assert places.tolist() == [0.5, 1.0]
 
 
 MLP = zoo.build("mlp-4-4", (2,), 2)  # 8 + 16 + 8 weights
@@ -289,3 +289,12 @@ def test_a_draw_ends_the_training() -> None:
     assert found.measured["settled"] is True
     assert found.measured["distance"] == 0
     assert found.measured["drawn_step"] == 5 * 15
+
+
+def test_layers_without_batch_norm_lose_the_same_share_of_units() -> None:
+    """LeNet at 10 %: by norms alone one layer could be left with a single unit."""
+    found = lab.find("digits", "lenet-300-100", "early-bird", density=0.1, recipe={"steps": 60})
+    assert found.search is not None
+    units = found.search["units"].values()
+    shares = [layer["kept"] / layer["of"] for layer in units]
+    assert max(shares) - min(shares) <= 0.02

@@ -6,9 +6,9 @@ from the newest in at most a tenth of the units, it is drawn; training then stop
 from the values that training started from (in the paper: from these or from the weights at the draw).
 
 A unit's score is |gamma| of the batch norm that follows its layer. Our extension, for layers without one: the
-L2 norm of the unit's incoming weights over the mean norm of the layer's units (filter norms: Li et al. 2017,
-arXiv 1608.08710), about 1 like an untrained gamma. All layers are ranked together; the best unit of each
-stays.
+unit's place in its layer by the L2 norm of its incoming weights, 1 the largest (filter norms: Li et al. 2017,
+arXiv 1608.08710), so that such layers lose the same share of their units. All layers are ranked together; the
+best unit of each stays.
 
 The paper names a share of channels; here the least number of units is cut that leaves at most `search.keep`
 weights, by rows and by the columns that read them (`nirvana.lab.methods.units`).
@@ -78,10 +78,7 @@ def penalise(network: Network, layers: Sequence[Layer]) -> None:
 
 def score(layers: Sequence[Layer], values: Mapping[str, NDArray[np.float32]]) -> Scores:
     """Each layer's scores of its units, shape (units,)."""
-    return [
-        np.abs(values[layer.norm]) if layer.norm else _relative_norms(values[layer.weight])
-        for layer in layers
-    ]
+    return [np.abs(values[layer.norm]) if layer.norm else _ranks(values[layer.weight]) for layer in layers]
 
 
 def choose(
@@ -135,10 +132,13 @@ def refuse_unreachable(layers: Sequence[Layer], shapes: Mapping[str, tuple[int, 
         )
 
 
-def _relative_norms(weight: NDArray[np.float32]) -> NDArray[np.float64]:
-    norms = np.sqrt(np.square(weight.reshape(len(weight), -1), dtype=np.float64).sum(axis=1))
-    mean = float(norms.mean())
-    return np.asarray(norms / (mean or 1.0))
+def _ranks(weight: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Each unit's place among its layer's, by the norm of its incoming weights, in (0, 1]: 1 is the largest
+    (ties: the earlier unit is the larger)."""
+    norms = np.square(weight.reshape(len(weight), -1), dtype=np.float64).sum(axis=1)
+    ranks = np.empty(len(norms))
+    ranks[np.argsort(-norms, kind="stable")] = np.arange(len(norms), 0, -1) / len(norms)
+    return ranks
 
 
 def _penalty(gamma: Tensor) -> Any:
