@@ -12,7 +12,7 @@ import pytest
 from nirvana import tasks
 from nirvana.errors import InvalidArchitecture, InvalidRecipe
 from nirvana.initial import draw_all
-from nirvana.lab import find, run_arm, transfer, transfer_matrix
+from nirvana.lab import find, first_ticket, run_arm, transfer, transfer_matrix
 from nirvana.lab.verification.statistics import Difference
 from nirvana.lab.verification.transfer import _decide, fit_to
 from nirvana.tasks import Task
@@ -138,3 +138,11 @@ def test_each_row_of_the_tracks_table(expected: str, changed: dict[str, Any]) ->
 
 def test_one_replicate_is_no_verdict() -> None:
     assert _decide({}, 0.01, 1)[0] == "UNRESOLVED"
+
+
+def test_a_matrix_that_does_not_fit_is_refused_before_anything_is_trained() -> None:
+    events: list[object] = []
+    ticket = first_ticket(tasks.get("digits"), network("mlp-16"), SMALL, 0)
+    with pytest.raises(InvalidArchitecture, match=r"\[1, 8, 8\].*\[1, 28, 28\]"):
+        transfer_matrix({"digits": ticket}, ["digits", "mnist"], progress=events.append)
+    assert events == []

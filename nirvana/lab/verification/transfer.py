@@ -126,17 +126,23 @@ def transfer_matrix(
         a row for each pair: source, target, density, replicates, mean accuracies `ticket`, `own`, `dense`,
         `reinit` and `shuffle` (None where there is none), verdict and reason; `OWN` on the diagonal.
     """
+    targets = [task if isinstance(task, Task) else known_tasks.get(task) for task in tasks]
+    fitted = {  # all of them before anything is trained: what does not fit is said at once
+        (name, target.name): fit_to(source, target, (recipes or {}).get(target.name), seed)
+        for target in targets
+        for name, source in tickets_by_task.items()
+    }
     rows = []
-    for target in (task if isinstance(task, Task) else known_tasks.get(task) for task in tasks):
+    for target in targets:
         recipe, own_arm = (recipes or {}).get(target.name), None
         if target.name in tickets_by_task:
-            own = fit_to(tickets_by_task[target.name], target, recipe, seed)
+            own = fitted[target.name, target.name]
             own_arm = _own_arm(own, own, target, replicates, recipe, progress, should_stop)
         for name, source in tickets_by_task.items():
             if name == target.name:
                 rows.append(_own_row(source, own_arm, replicates))
                 continue
-            ticket = fit_to(source, target, recipe, seed)
+            ticket = fitted[name, target.name]
             found = _compare(source, ticket, target, own_arm, replicates, None, cache, progress, should_stop)
             rows.append(_row(found))
     return rows
