@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: help install up demo serve worker migrate migration test check fmt bench reproduce bench-verdicts openapi clean
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Nirvana needs Python 3.11 or later, found $$($(PYTHON) --version). Try: make PYTHON=python3.11 install"; exit 1; }

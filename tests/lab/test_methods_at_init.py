@@ -22,7 +22,7 @@ from nirvana.lab.methods import FINDERS, Search
 from nirvana.lab.methods.at_init import examples_of_each_class, start_network, training_examples
 from nirvana.lab.methods.erk import erk_shares
 from nirvana.lab.methods.grasp import TEMPERATURE, flow_scores
-from nirvana.lab.methods.random_mask import counts_near, uniform_shares
+from nirvana.lab.methods.ranking import counts_near, uniform_shares
 from nirvana.lab.methods.snip import sensitivities
 from nirvana.lab.methods.synflow import absolute_network, path_scores
 from nirvana.lab.modules import Network

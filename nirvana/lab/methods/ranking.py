@@ -79,6 +79,34 @@ def apportion(shares: Mapping[str, float], keep: int) -> dict[str, int]:
     return counts
 
 
+def uniform_shares(shapes: Mapping[str, tuple[int, ...]], keep: int) -> dict[str, float]:
+    """Weights a layer at the same density in each, `keep` in all but for rounding."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    return {name: size * keep / sum(sizes.values()) for name, size in sizes.items()}
+
+
+def counts_near(shares: Mapping[str, float], keep: int) -> dict[str, int]:
+    """`apportion`, but each layer keeps a weight: those without one are given one by the largest layer.
+
+    Args:
+        shares: weights a layer, their sum `keep` but for rounding.
+
+    Raises:
+        InvalidTicket: fewer weights than layers; names the first layer that goes without.
+    """
+    names = list(shares)
+    if keep < len(names):
+        name = names[keep]
+        detail = f"{name} would keep no weight: {keep} weights for {len(names)} layers, expected 1 each"
+        raise InvalidTicket(detail, errors=[Problem(f"/masks/{name}/kept", "layer-collapse", detail)])
+    counts = apportion(shares, keep)
+    for name in names:
+        if not counts[name]:
+            counts[max(names, key=lambda layer: counts[layer])] -= 1
+            counts[name] = 1
+    return counts
+
+
 def _shares(remaining: Mapping[str, int], rates: Mapping[str, float], rounds: float) -> dict[str, float]:
     return {name: n * (1 - rates[name]) ** rounds for name, n in remaining.items()}
 

@@ -24,7 +24,7 @@ from torch.func import functional_call
 
 from nirvana.errors import Cancelled
 from nirvana.lab.evaluate import evaluate
-from nirvana.lab.methods.random_mask import counts_near, uniform_shares
+from nirvana.lab.methods.ranking import counts_near, uniform_shares
 from nirvana.lab.methods.search import Search
 from nirvana.lab.modules import Network, build_module, load_values, tensors_of
 from nirvana.lab.optimizers import make_optimizer

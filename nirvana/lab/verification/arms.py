@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from nirvana import initial
 from nirvana.lab.distillation import teacher_logits
+from nirvana.lab.methods.ranking import counts_near, uniform_shares
 from nirvana.lab.train import advance
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
@@ -64,12 +65,7 @@ def random_masks(ticket: Ticket, seed: int) -> Masks:
     """The ticket's number of weights, spread evenly over the layers: each has the ticket's density, but for
     rounding (largest fractions first) and at least one weight."""
     shapes, tensors = ticket.prunable_shapes, _positions(ticket)
-    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
-    exact = {name: size * ticket.density for name, size in sizes.items()}
-    counts = {name: max(1, int(share)) for name, share in exact.items()}
-    by_fraction = sorted(exact, key=lambda name: counts[name] - exact[name])
-    for name in by_fraction[: max(0, ticket.kept - sum(counts.values()))]:
-        counts[name] += 1
+    counts = counts_near(uniform_shares(shapes, ticket.kept), ticket.kept)
     return {
         name: initial.random_mask(shape, counts[name], seed, tensors[name]) for name, shape in shapes.items()
     }

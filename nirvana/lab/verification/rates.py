@@ -14,7 +14,7 @@ import numpy as np
 
 from nirvana.errors import Invalid
 from nirvana.initial import words
-from nirvana.lab.verification.statistics import ALPHA, mean
+from nirvana.lab.verification.statistics import mean
 from nirvana.protocol import LOOKS
 
 RESAMPLES = 2000
@@ -73,8 +73,3 @@ def ratio_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float
     ratios = top[index].mean(1) / np.maximum(bottom[index].mean(1), 1.0)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return mean(x) / max(mean(y), 1.0), float(low), float(high)
-
-
-def nominal_alpha(n: int, looks: Sequence[Look]) -> float:
-    """The level of the look at n replicates; 0.05 where there is no such look (a single, fixed design)."""
-    return next((look.alpha for look in looks if look.n == n), ALPHA)
