@@ -51,7 +51,10 @@ def test_a_search_publishes_a_lineage_that_a_second_job_verifies(arena: Arena) -
     done = [event.body["done"] for event in arena.events(verifying, "progress")]
     assert done == sorted(done)
 
-    client = client_for(engine_url(arena.database.engine))
+    client = client_for(
+        engine_url(arena.database.engine)
+    )  # it notes a job's end just after the job's row does
+    arena.wait_for(lambda: {found.status for found in client.list_workflows()} == {"SUCCESS"})
     purge(client, "2001-01-01T00:00:00Z")
     assert len(client.list_workflows()) == 2
     purge(client, "2999-01-01T00:00:00Z")
