@@ -3,6 +3,7 @@
     find_unsupported(architecture, recipe, masks)   what keeps it from training this, or None
     pays(architecture, masks, recipe)               whether it beats the dense engine on one core
     train(...)                                      as nirvana.lab.train.train
+    predict_logits(architecture, values, masks, x)  logits of examples
 
 Importing this needs no numba; `train` does.
 """
@@ -10,6 +11,6 @@ Importing this needs no numba; `train` does.
 from __future__ import annotations
 
 from nirvana.sparse.choice import find_unsupported, pays
-from nirvana.sparse.engine import train
+from nirvana.sparse.engine import predict_logits, train
 
-__all__ = ["find_unsupported", "pays", "train"]
+__all__ = ["find_unsupported", "pays", "predict_logits", "train"]

@@ -18,22 +18,20 @@ from nirvana.cost import Cost, peak_memory_bytes, training_flops
 from nirvana.errors import Cancelled, Invalid, Unavailable
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
+from nirvana.sparse.building import build
 from nirvana.sparse.choice import find_unsupported
-from nirvana.sparse.network import (
-    WIDTH,
-    Floats,
-    Integers,
-    Layer,
-    Rule,
-    State,
-    build_graph,
+from nirvana.sparse.layout import Floats, Integers
+from nirvana.sparse.memory import (
     choose_lanes,
-    find_windows,
+    choose_pixels,
+    copy_state,
+    make_examples,
+    make_rule,
     make_space,
-    pack,
-    read_layers,
-    unpack,
+    make_state,
+    read_splits,
 )
+from nirvana.sparse.program import State
 from nirvana.training import (
     SECONDS_BETWEEN_EVENTS,
     Point,
@@ -104,7 +102,7 @@ def train(
 class _Best:
     step: int
     loss: float
-    parameters: Floats
+    state: State
 
 
 class Run:
@@ -126,24 +124,20 @@ class Run:
         start_step: int = 0,
     ) -> None:
         self.recipe, self.first_step = recipe, start_step
-        self.layers = read_layers(architecture, masks)
-        self.splits = read_splits(data, self.layers)
-        self.windows = find_windows(self.layers[0])
-        self.graph = build_graph(self.layers, self.windows)
-        lanes = choose_lanes(recipe.batch_size)
-        self.lanes = (0,) * (lanes // WIDTH)
-        self.space = make_space(len(self.windows) * WIDTH, self.layers, lanes)
-        parameters = pack(self.layers, values)
-        self.state = State(parameters, *(np.zeros_like(parameters) for _ in range(3)))
+        self.program = build(architecture, masks)
+        self.splits = read_splits(data, self.program)
+        self.lanes, self.pixels = choose_lanes(recipe.batch_size), choose_pixels(self.program)
+        self.space = make_space(self.program, self.lanes, recipe.batch_size)
+        self.state = make_state(self.program, values)
         self.rule = make_rule(recipe)
         self.batches = batch_indices(order_seed, len(data.train_y), recipe.batch_size, start_step)
         self.step, self.failed, self.losses = start_step, False, list[float]()
-        self.start, self.curve = parameters.copy(), list[Point]()
+        self.start, self.curve = copy_state(self.state), list[Point]()
         self.best = _Best(start_step, math.inf, self.start)
 
     def values(self) -> Values:
         """Whole tensors as they are now, 0 where pruned."""
-        return unpack(self.layers, self.state.parameters)
+        return self.program.unpack(self.state.parameters, self.state.running)
 
     def go(self, progress: Progress | None, should_stop: ShouldStop | None) -> None:
         """Train to the last step, with a look at the validation data every `evaluate_every` updates."""
@@ -172,9 +166,9 @@ class Run:
 
     def read_test(self) -> tuple[float, float, float]:
         """Test accuracy untrained, at the early stop and at the end; chance where the training failed."""
-        chance = 1 / len(self.layers[-1].kept)
-        final = chance if self.failed else self._measure("test", self.state.parameters)[1]
-        early = chance if self.failed else self._measure("test", self.best.parameters)[1]
+        chance = 1 / self.program.layout.last.channels
+        final = chance if self.failed else self._measure("test", self.state)[1]
+        early = chance if self.failed else self._measure("test", self.best.state)[1]
         return self._measure("test", self.start)[1], early, final
 
     def _update_one_by_one(self, order: Integers, rates: Rates, should_stop: ShouldStop) -> None:
@@ -191,24 +185,25 @@ class Run:
 
         losses = np.zeros(len(order))
         made = update(
-            *self.splits["train"],
+            self.splits["train"],
             order,
             rates,
             self.step - self.first_step,
-            self.windows,
-            self.graph,
+            self.program.feed,
+            self.program.network,
             self.state,
             self.space,
             self.rule,
             losses,
             self.lanes,
+            self.pixels,
         )
         self.step += made
         self.failed = made < len(order)
         self.losses.extend(losses[:made].tolist())
 
     def _evaluate(self) -> None:
-        loss, accuracy = self._measure("validation", self.state.parameters)
+        loss, accuracy = self._measure("validation", self.state)
         if not math.isfinite(loss):
             self.failed = True
             return
@@ -216,55 +211,46 @@ class Run:
         self.curve.append((self.step, train_loss, loss, accuracy))
         self.losses.clear()
         if loss < self.best.loss:
-            self.best = _Best(self.step, loss, self.state.parameters.copy())
+            self.best = _Best(self.step, loss, copy_state(self.state))
 
-    def _measure(self, split: str, parameters: Floats) -> tuple[float, float]:
+    def _measure(self, split: str, state: State) -> tuple[float, float]:
         """Mean cross-entropy and accuracy on a split."""
         from nirvana.sparse.kernels import measure
 
-        x, y = self.splits[split]
-        loss, right = measure(x, y, self.windows, self.graph, parameters, self.space, self.lanes)
-        return loss / len(y), right / len(y)
+        examples, program = self.splits[split], self.program
+        loss, right = measure(
+            examples, program.feed, program.network, state, self.space, self.lanes, self.pixels
+        )
+        return loss / len(examples.labels), right / len(examples.labels)
 
 
-def read_splits(data: TaskData, layers: list[Layer]) -> dict[str, tuple[Floats, Integers]]:
-    """Examples as rows of features, and labels, of each split: checked, for compiled code checks nothing.
+def predict_logits(
+    architecture: Architecture,
+    values: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    x: NDArray[np.float32],
+) -> Floats:
+    """Logits, float32 (n, classes), of examples x, (n, *input), by the kept weights alone.
+
+    Args:
+        values: whole tensors by parameter, and running statistics.
 
     Raises:
-        Invalid: another number of features than the first layer reads, no label for each example, or a
-            label that is no class.
+        Unavailable: the sparse engine cannot do this; names the op or the missing package.
+        Invalid: another number of features than the network reads.
     """
-    features, classes = layers[0].kept.shape[1], len(layers[-1].kept)
-    splits = {
-        "train": (data.train_x, data.train_y),
-        "validation": (data.validation_x, data.validation_y),
-        "test": (data.test_x, data.test_y),
-    }
-    for name, (x, y) in splits.items():
-        if x.shape != (len(y), *x.shape[1:]) or math.prod(x.shape[1:]) != features or not len(y):
-            raise Invalid(f"{name} has x {x.shape} and y {y.shape}, expected {features} features each")
-        if y.min() < 0 or y.max() >= classes:
-            raise Invalid(f"{name} has labels {y.min()} to {y.max()}, expected 0 to {classes - 1}")
-    return {name: (as_rows(x), np.require(y, np.int64, ["C", "A", "W"])) for name, (x, y) in splits.items()}
+    if unsupported := find_unsupported(architecture, None, masks):
+        raise Unavailable(f"the sparse engine: {unsupported}")
+    from nirvana.sparse.kernels import predict
 
-
-def as_rows(x: Floats) -> Floats:
-    """Examples as rows of at least 16 features, those that are missing 0; x itself where that is possible."""
-    rows = np.require(x.reshape(len(x), -1), np.float32, ["C", "A", "W"])
-    missing = WIDTH - rows.shape[1]
-    return np.pad(rows, ((0, 0), (0, missing))) if missing > 0 else rows
-
-
-def make_rule(recipe: Recipe) -> Rule:
-    """The recipe's optimiser."""
-    is_adam, decay = recipe.optimizer != "sgd", float(recipe.weight_decay)
-    is_decoupled = recipe.optimizer == "adamw"
-    return Rule(
-        is_adam,
-        recipe.nesterov,
-        float(recipe.beta1 if is_adam else recipe.momentum),
-        float(recipe.beta2),
-        float(recipe.epsilon),
-        0.0 if is_decoupled else decay,
-        decay if is_decoupled else 0.0,
-    )
+    program = build(architecture, masks)
+    if math.prod(x.shape[1:]) != program.layout.input.end:
+        expected = f"(n, {', '.join(str(size) for size in architecture.input)})"
+        raise Invalid(f"x has shape {x.shape}, expected {expected}")
+    found = np.zeros((len(x), program.layout.last.channels), np.float32)
+    if len(x):
+        lanes, pixels = choose_lanes(len(x)), choose_pixels(program)
+        space, state = make_space(program, lanes, min(len(x), MOST_AT_ONCE)), make_state(program, values)
+        examples = make_examples(x, np.zeros(len(x), np.int64))
+        predict(examples, program.feed, program.network, state, space, found, lanes, pixels)
+    return found

@@ -19,10 +19,10 @@ def test_a_small_sparse_perceptron_goes_to_the_sparse_engine() -> None:
 
 
 def test_what_the_sparse_engine_cannot_do_goes_to_the_dense_one_or_is_refused_by_name() -> None:
-    convolutions = zoo.build("lenet-5", (1, 28, 28), 10)
-    assert choose("auto", convolutions, {}, SMALL) == "dense"
-    with pytest.raises(Invalid, match="conv2d"):
-        choose("sparse", convolutions, {}, SMALL)
+    tokens = zoo.build("transformer-2", (9, 64), 10)
+    assert choose("auto", tokens, {}, SMALL) == "dense"
+    with pytest.raises(Invalid, match=r"linear \(embed\) reads several tokens"):
+        choose("sparse", tokens, {}, SMALL)
     with pytest.raises(Invalid, match="l1"):
         choose("sparse", network(), {}, SMALL.override({"l1": 0.1}))
 

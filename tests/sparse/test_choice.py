@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nirvana
-from nirvana import sparse
+from nirvana import sparse, zoo
 from nirvana.architecture import Architecture
 from nirvana.recipe import Pruning, Recipe
 from tests.factories import make_masks
@@ -30,6 +30,23 @@ def find(*nodes: dict[str, Any], input: tuple[int, ...] = (1, 8, 8), **fields: A
     return sparse.find_unsupported(architecture, dataclasses.replace(SMALL, **fields), {})
 
 
+def test_all_of_the_zoo_but_transformers_is_supported() -> None:
+    for name in ("mlp-32", "lenet-5", "conv-2", "conv-6", "resnet-20", "resnet-18", "vgg-11"):
+        assert sparse.find_unsupported(zoo.build(name, (3, 32, 32), 10), SMALL, {}) is None
+    assert sparse.find_unsupported(zoo.build("conv1d-3", (9, 64), 10), SMALL, {}) is None
+    found = sparse.find_unsupported(zoo.build("transformer-2", (9, 64), 10), SMALL, {})
+    assert found is not None
+    assert found.startswith("linear (")
+
+
+def test_a_batch_norm_that_sees_one_value_is_named() -> None:
+    norm = {"name": "norm", "op": "batch_norm", "channels": 8}
+    assert find(FLATTEN, FC1, norm, FC2, batch_size=2) is None
+    found = find(FLATTEN, FC1, norm, FC2, batch_size=1)
+    assert found is not None
+    assert "norm" in found
+
+
 def test_chains_of_linear_layers_are_supported() -> None:
     assert find(FLATTEN, FC1, RELU, FC2) is None
     assert find(FLATTEN, FC1, {"name": "a", "op": "tanh"}, FC2, RELU) is None
@@ -43,12 +60,10 @@ def test_chains_of_linear_layers_are_supported() -> None:
     [
         ((FLATTEN, FC1, {"name": "drop", "op": "dropout", "rate": 0.5}, FC2), "dropout"),
         ((FLATTEN, FC1, {"name": "norm", "op": "layer_norm", "shape": [8]}, FC2), "layer_norm"),
-        ((FLATTEN, FC1, RELU, {"name": "again", "op": "relu"}, FC2), "again"),
-        ((FLATTEN, {"name": "early", "op": "relu"}, FC1, FC2), "early"),
-        (({"name": "early", "op": "relu"}, FLATTEN, FC1, FC2), "early"),
-        ((FLATTEN, FC1, {"name": "late", "op": "flatten"}, FC2), "late"),
-        ((FLATTEN, FC1, RELU, {**FC2, "inputs": ["fc1"]}), "fc2 reads fc1"),
-        ((FLATTEN,), "no linear layer"),
+        ((FLATTEN, FC1, {"name": "bend", "op": "gelu"}, FC2), "gelu (bend)"),
+        ((FLATTEN, FC1, RELU, {**FC2, "inputs": ["fc1"]}), "nobody reads relu1"),
+        ((FLATTEN,), "no linear layer and no convolution"),
+        (({"name": "conv1", "op": "conv2d", "in": 1, "out": 10, "kernel": 3},), "shape [10, 6, 6]"),
     ],
 )
 def test_nodes_that_are_not_are_named(nodes: tuple[dict[str, Any], ...], message: str) -> None:

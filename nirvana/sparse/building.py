@@ -1,0 +1,194 @@
+"""Building a network's program: which cells each kept weight reads and which gradients it brings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nirvana.architecture import Architecture
+from nirvana.masks import Mask
+from nirvana.ops import value
+from nirvana.sparse.layout import CONVOLUTIONS, WIDTH, Integers, Layout, Step, Value, lay_out
+from nirvana.sparse.program import (
+    ADD,
+    CONVOLUTION,
+    LINEAR,
+    MAX_POOL,
+    MEAN_POOL,
+    NODE,
+    NORM,
+    PLACE,
+    READ,
+    Feed,
+    Network,
+    Program,
+)
+
+_OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
+_OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
+
+
+def build(architecture: Architecture, masks: Mapping[str, Mask]) -> Program:
+    """The program of a network that `find_unsupported` lets pass."""
+    layout = lay_out(architecture)
+    links = [
+        (step, _kept(architecture, step, masks))
+        for step in layout.steps
+        if step.op in ("linear", *CONVOLUTIONS)
+    ]
+    norms = [step for step in layout.steps if step.op == "batch_norm"]
+    feed, input_cells = _find_feed(layout, links)
+    return Program(
+        architecture, layout, _build_network(layout, links, norms, input_cells), feed, links, norms
+    )
+
+
+def _kept(architecture: Architecture, step: Step, masks: Mapping[str, Mask]) -> Mask:
+    """A step's mask as (out, in / groups, kernel height, kernel width)."""
+    name = f"{step.node['name']}.weight"
+    shape = architecture.parameters[name]
+    kept = masks.get(name, np.ones(shape, bool))
+    return kept.reshape(shape[0], shape[1], *step.window.kernel)
+
+
+def _find_feed(layout: Layout, links: list[tuple[Step, Mask]]) -> tuple[Feed, Integers]:
+    """The feed, and the cell of each feature of the input.
+
+    Where linear layers alone read the input, what no kept weight reads is left out.
+    """
+    features = layout.input.end
+    used = np.zeros(features, bool)
+    for step in layout.steps:
+        if any(read.start == 0 for read in step.reads):
+            used |= (
+                next(kept.any((0, 2, 3)) for link, kept in links if link is step)
+                if step.op == "linear"
+                else True
+            )
+    windows, end = list[int](), 0
+    for feature in np.flatnonzero(used):
+        if feature >= end:
+            windows.append(max(0, min(int(feature), features - WIDTH)))
+            end = windows[-1] + WIDTH
+    starts = np.array(windows or [0], np.int64)
+    is_whole = bool(used.all())
+    cells = starts if is_whole else WIDTH * np.arange(len(starts))
+    places = np.zeros(max(features, WIDTH), np.int64)
+    for feature, cell in zip(starts[::-1], cells[::-1], strict=True):
+        places[feature : feature + WIDTH] = cell + np.arange(WIDTH)
+    return Feed(starts, cells), places[:features]
+
+
+def _build_network(
+    layout: Layout, links: list[tuple[Step, Mask]], norms: list[Step], input_cells: Integers
+) -> Network:
+    counts, columns, exits = list[Integers](), list[Integers](), list[_Exits]()
+    weight = 0
+    for step, kept in links:
+        read = _read_cells(step, kept, input_cells)
+        counts.append(kept.sum((1, 2, 3)))
+        columns.append(read)
+        exits.append(_find_exits(step, kept, weight))
+        weight += len(read)
+    nodes, reads = _describe(layout, links, norms, exits, weight)
+    first = np.cumsum([0, *(len(one.weights) for one in exits)])
+    return Network(
+        nodes,
+        reads,
+        np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+        np.concatenate(columns).astype(np.int32),
+        np.concatenate([one.starts + at for one, at in zip(exits, first, strict=False)]),
+        np.concatenate([one.weights for one in exits]).astype(np.int32),
+        np.concatenate([one.cells for one in exits]).astype(np.int32),
+    )
+
+
+def _read_cells(step: Step, kept: Mask, input_cells: Integers) -> Integers:
+    """The cell that each kept weight reads, for the first pixel that its row makes."""
+    read, window = step.reads[0], step.window
+    row, channel, y, x = np.nonzero(kept)
+    if step.op == "linear" and read.start == 0:
+        return input_cells[channel]
+    channel += _first_channel(step, kept, row)
+    y, x = y - window.padding[0], x - window.padding[1]
+    return np.asarray(read.origin + channel * read.plane + y * read.pitch + x, np.int64)
+
+
+def _first_channel(step: Step, kept: Mask, row: Integers) -> Integers:
+    """The first channel that each row's group reads."""
+    groups = value(step.node, "groups") if step.op in CONVOLUTIONS else 1
+    return np.asarray(row // (len(kept) // groups) * kept.shape[1], np.int64)
+
+
+class _Exits(NamedTuple):
+    starts: Integers  # (phases x channels + 1,), of the phases' and channels' first entries
+    weights: Integers
+    cells: Integers
+
+
+def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
+    """The kept weights by the channel that they read, and by the phase of the pixels that they reach: with a
+    stride s, pixel p of the input meets those taps t for which s divides p + padding - t."""
+    read, made, window = step.reads[0], step.makes, step.window
+    row, channel, y, x = np.nonzero(kept)
+    channel = channel + _first_channel(step, kept, row)
+    stride_y, stride_x = window.stride
+    phase_y, phase_x = (y - window.padding[0]) % stride_y, (x - window.padding[1]) % stride_x
+    out_y = (phase_y + window.padding[0] - y) // stride_y
+    out_x = (phase_x + window.padding[1] - x) // stride_x
+    place = (phase_y * stride_x + phase_x) * read.channels + channel
+    order = np.argsort(place, kind="stable")
+    counts = np.bincount(place, minlength=stride_y * stride_x * read.channels)
+    cells = made.origin + row * made.plane + out_y * made.pitch + out_x
+    return _Exits(np.concatenate([[0], np.cumsum(counts)]), first_weight + order, cells[order])
+
+
+def _describe(
+    layout: Layout, links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The records of nodes and of what they read."""
+    places = _find_parameters(links, norms, exits, weights)
+    nodes, reads = list[dict[str, int]](), list[dict[str, int]]()
+    for step in layout.steps:
+        node = (
+            _place(step.makes) | {"op": _OPS[step.op], "read": len(reads)} | places.get(step.makes.start, {})
+        )
+        for name, (y, x) in step.window._asdict().items():
+            node |= {f"{name}_y": y, f"{name}_x": x}
+        reads += [_place(one) | {"learns": one.learns} for one in step.reads]
+        nodes.append(node | {"reads_end": len(reads)})
+    seen = set[int]()
+    for node in reversed(nodes):
+        for read in reads[node["read"] : node["reads_end"]]:
+            read["is_first"] = read["origin"] not in seen
+            seen.add(read["origin"])
+    return _records(nodes, NODE), _records(reads, READ)
+
+
+def _find_parameters(
+    links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
+) -> dict[int, dict[str, int]]:
+    """Where each step's parameters and exits start, by the first cell of what it makes."""
+    found, row, entry, channel = dict[int, dict[str, int]](), 0, 0, 0
+    for (step, kept), leaving in zip(links, exits, strict=True):
+        own = {"row": row, "exit": entry, "bias": weights + row, "has_bias": value(step.node, "bias")}
+        found[step.makes.start] = own
+        row, entry = row + len(kept), entry + len(leaving.starts)
+    channels = sum(step.makes.channels for step in norms)
+    for step in norms:
+        gain = weights + row + channel
+        found[step.makes.start] = {"norm": channel, "gain": gain, "bias": gain + channels}
+        channel += step.makes.channels
+    return found
+
+
+def _place(one: Value) -> dict[str, int]:
+    return {name: getattr(one, name) for name in PLACE}
+
+
+def _records(rows: list[dict[str, int]], kind: np.dtype[Any]) -> NDArray[Any]:
+    names = kind.names or ()
+    return np.array([tuple(row.get(name, 0) for name in names) for row in rows], kind)

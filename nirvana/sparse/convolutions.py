@@ -1,0 +1,193 @@
+"""Convolutions, compiled: a kept weight meets several neighbouring pixels, all their lanes, at a time.
+
+Direct, without im2col: a weight is a distance between cells, the same for every pixel, so nothing is copied.
+`pixels`, wherever it is an argument, is a tuple as `lanes` is, of as many pixels' lanes as are taken at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nirvana.sparse.compiling import compiled
+from nirvana.sparse.layout import WIDTH, Floats
+from nirvana.sparse.program import Network
+from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.vectors import (
+    add_up,
+    fold,
+    load,
+    load_apart,
+    multiply_add,
+    spread,
+    store,
+    store_apart,
+)
+
+BLOCK = 8  # pixels of a row whose inputs stay in cache while all output channels read them
+
+
+@compiled
+def convolve(
+    network: Network, node: Any, parameters: Floats, outputs: Floats, lanes: Tile, pixels: Tile
+) -> None:
+    """Fill the node's pixels from those that its weights read."""
+    for y in range(node.height):
+        x, several = 0, len(pixels) // len(lanes)
+        while x + several <= node.width:
+            _convolve_at(network, node, parameters, outputs, y, x, lanes, pixels)
+            x += several
+        while x < node.width:
+            _convolve_at(network, node, parameters, outputs, y, x, lanes, lanes)
+            x += 1
+
+
+@compiled
+def _convolve_at(
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    y: int,
+    x: int,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """All channels of the pixels from (y, x) on."""
+    step = WIDTH * len(lanes)
+    read = network.reads[node.read]
+    source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
+    target = (node.origin + y * node.pitch + x) * step
+    apart = node.stride_x * step
+    for channel in range(node.channels):
+        total = spread(parameters[node.bias + channel], pixels)
+        row = node.row + channel
+        for k in range(network.starts[row], network.starts[row + 1]):
+            at = source + network.columns[k] * step
+            total = multiply_add(parameters[k], load_apart(outputs, at, apart, lanes, pixels), total)
+        total = activate(node.activation, total)
+        store_apart(outputs, target + channel * node.plane * step, step, lanes, total)
+
+
+@compiled
+def convolve_weights(
+    network: Network,
+    node: Any,
+    gradients: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    sums: Floats,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """Add to the gradients of weights and biases."""
+    several = len(pixels) // len(lanes)
+    for y in range(node.height):
+        for first in range(0, node.width, BLOCK):
+            end = min(first + BLOCK, node.width)
+            for channel in range(node.channels):
+                row = node.row + channel
+                count = network.starts[row + 1] - network.starts[row]
+                for k in range(count + 1):
+                    store(sums, k * WIDTH, spread(np.float32(0), lanes[:1]))
+                x = first
+                while x + several <= end:
+                    _weigh(network, node, outputs, deltas, sums, channel, y, x, lanes, pixels)
+                    x += several
+                while x < end:
+                    _weigh(network, node, outputs, deltas, sums, channel, y, x, lanes, lanes)
+                    x += 1
+                for k in range(count):
+                    gradients[network.starts[row] + k] += add_up(load(sums, k * WIDTH, lanes[:1]))
+                if node.has_bias:
+                    gradients[node.bias + channel] += add_up(load(sums, count * WIDTH, lanes[:1]))
+
+
+@compiled
+def _weigh(
+    network: Network,
+    node: Any,
+    outputs: Floats,
+    deltas: Floats,
+    sums: Floats,
+    channel: int,
+    y: int,
+    x: int,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """Add one channel's pixels from (y, x) on to `sums`: 16 lanes a weight, then 16 for the bias."""
+    step = WIDTH * len(lanes)
+    read = network.reads[node.read]
+    source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
+    target = (node.origin + channel * node.plane + y * node.pitch + x) * step
+    apart = node.stride_x * step
+    delta = load_apart(deltas, target, step, lanes, pixels)
+    row = node.row + channel
+    first, end = network.starts[row], network.starts[row + 1]
+    for k in range(first, end):
+        at = (k - first) * WIDTH
+        met = load_apart(outputs, source + network.columns[k] * step, apart, lanes, pixels)
+        store(sums, at, fold(delta, met, load(sums, at, lanes[:1])))
+    at = (end - first) * WIDTH
+    store(sums, at, fold(delta, spread(np.float32(1), pixels), load(sums, at, lanes[:1])))
+
+
+@compiled
+def convolve_back(
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """Pass the gradient on to what was read, one phase of the stride after the other."""
+    read = network.reads[node.read]
+    several = len(pixels) // len(lanes)
+    for phase_y in range(min(node.stride_y, read.height)):
+        for phase_x in range(min(node.stride_x, read.width)):
+            entry = node.exit + (phase_y * node.stride_x + phase_x) * read.channels
+            width = (read.width - phase_x + node.stride_x - 1) // node.stride_x
+            for y in range((read.height - phase_y + node.stride_y - 1) // node.stride_y):
+                row = read.origin + (phase_y + y * node.stride_y) * read.pitch + phase_x
+                x = 0
+                while x + several <= width:
+                    _pull(network, node, parameters, outputs, deltas, entry, row, y, x, lanes, pixels)
+                    x += several
+                while x < width:
+                    _pull(network, node, parameters, outputs, deltas, entry, row, y, x, lanes, lanes)
+                    x += 1
+
+
+@compiled
+def _pull(
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    entry: int,
+    row: int,
+    y: int,
+    x: int,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """The gradient of all channels that were read, at some pixels of one phase."""
+    step = WIDTH * len(lanes)
+    read = network.reads[node.read]
+    made = (y * node.pitch + x) * step
+    apart = node.stride_x * step
+    for channel in range(read.channels):
+        at = (row + x * node.stride_x + channel * read.plane) * step
+        delta = spread(np.float32(0), pixels)
+        for k in range(network.exits[entry + channel], network.exits[entry + channel + 1]):
+            met = load_apart(deltas, made + network.exit_cells[k] * step, step, lanes, pixels)
+            delta = multiply_add(parameters[network.exit_weights[k]], met, delta)
+        delta = slope(read.activation, load_apart(outputs, at, apart, lanes, pixels), delta)
+        if not read.is_first:
+            delta = load_apart(deltas, at, apart, lanes, pixels) + delta
+        store_apart(deltas, at, apart, lanes, delta)

@@ -1,0 +1,76 @@
+# mypy: disable-error-code="no-untyped-call"
+"""How 16 features of 16 examples get into cells, in registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.np.arrayobj import make_array
+
+from nirvana.sparse.layout import WIDTH
+from nirvana.sparse.vectors import instruction, pointer, vector_type
+
+
+@instruction
+def transpose(
+    typing: Any,
+    x: Any,
+    examples: Any,
+    at: Any,
+    feature: Any,
+    scale: Any,
+    shift: Any,
+    target: Any,
+    to: Any,
+    step: Any,
+) -> Any:
+    """16 features of 16 examples from x, (n, features), to target: a feature's examples side by side, the
+    features `step` apart. Four rounds of interleaving row i with row i + 8.
+
+    x is float32, or uint8 and becomes pixel * scale - shift, rounded twice.
+    """
+    integers = ir.VectorType(ir.IntType(32), WIDTH)
+    low, high = (
+        ir.Constant(integers, [half * 8 + i // 2 + WIDTH * (i % 2) for i in range(WIDTH)]) for half in (0, 1)
+    )
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        arrays = {
+            i: make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 1, 4, 5, 6)
+        }
+        width = builder.extract_value(make_array(signature.args[0])(context, builder, arguments[0]).shape, 1)
+        scaled = [_line(builder, arrays[i], arguments[3], vector_type(WIDTH)) for i in (4, 5)]
+        rows = []
+        for i in range(WIDTH):
+            place = builder.add(arguments[2], ir.Constant(arguments[2].type, i))
+            example = builder.load(builder.gep(arrays[1], [place]))
+            start = builder.add(builder.mul(example, width), arguments[3])
+            rows.append(_read_row(builder, signature.args[0].dtype, arrays[0], start, scaled))
+        for _ in range(4):
+            pairs = zip(rows[:8], rows[8:], strict=True)
+            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
+        for i, row in enumerate(rows):
+            place = builder.add(arguments[7], builder.mul(arguments[8], ir.Constant(arguments[8].type, i)))
+            builder.store(
+                row, pointer(context, builder, signature.args[6], arguments[6], place, WIDTH), align=64
+            )
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(x, examples, integer, integer, scale, shift, target, integer, integer), build
+
+
+def _line(builder: Any, start: Any, index: Any, kind: Any) -> Any:
+    """A vector from an array whose elements lie anywhere."""
+    return builder.load(builder.bitcast(builder.gep(start, [index]), kind.as_pointer()), align=1)
+
+
+def _read_row(builder: Any, kind: Any, start: Any, index: Any, scaled: list[Any]) -> Any:
+    """16 features of an example as float32."""
+    if kind == types.float32:
+        return _line(builder, start, index, vector_type(WIDTH))
+    pixels = _line(builder, start, index, ir.VectorType(ir.IntType(8), WIDTH))
+    wide = builder.zext(pixels, ir.VectorType(ir.IntType(32), WIDTH))
+    return builder.fsub(builder.fmul(builder.sitofp(wide, vector_type(WIDTH)), scaled[0]), scaled[1])

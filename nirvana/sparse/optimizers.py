@@ -1,0 +1,55 @@
+"""Optimisers, compiled, as PyTorch has them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nirvana.sparse.compiling import compiled
+from nirvana.sparse.program import Rule, State
+
+
+@compiled
+def descend(state: State, rule: Rule, rate: float, updates: int) -> None:
+    """Update number `updates` (the first is 1) of every parameter; the gradients are 0 afterwards."""
+    if rule.is_adam:
+        adam(state, rule, rate, updates)
+    else:
+        sgd(state, rule, rate)
+
+
+@compiled
+def sgd(state: State, rule: Rule, rate: float) -> None:
+    """SGD with momentum, as PyTorch has it: the decay is part of what the momentum gathers.
+
+    Reference: Sutskever et al. 2013 (ICML) for Nesterov's form.
+    """
+    parameters, gradients, velocity = state.parameters, state.gradients, state.first
+    momentum, decay, step = np.float32(rule.momentum), np.float32(rule.decay), np.float32(rate)
+    for k in range(len(parameters)):
+        gradient = gradients[k] + decay * parameters[k]
+        velocity[k] = momentum * velocity[k] + gradient
+        parameters[k] -= step * (gradient + momentum * velocity[k] if rule.is_nesterov else velocity[k])
+        gradients[k] = np.float32(0)
+
+
+@compiled
+def adam(state: State, rule: Rule, rate: float, updates: int) -> None:
+    """Adam, and AdamW where `rule.shrinkage` is not 0.
+
+    Reference: Kingma & Ba 2015 (arXiv 1412.6980); Loshchilov & Hutter 2019 (arXiv 1711.05101).
+    """
+    parameters, gradients = state.parameters, state.gradients
+    first, second = state.first, state.second
+    beta1, beta2 = np.float32(1 - rule.momentum), np.float32(rule.beta2)
+    rest2, decay, epsilon = np.float32(1 - rule.beta2), np.float32(rule.decay), np.float32(rule.epsilon)
+    step = np.float32(rate / (1 - rule.momentum**updates))
+    correction = np.float32(math.sqrt(1 - rule.beta2**updates))
+    keep = np.float32(1 - rate * rule.shrinkage)
+    for k in range(len(parameters)):
+        gradient = gradients[k] + decay * parameters[k]
+        first[k] += (gradient - first[k]) * beta1
+        second[k] = beta2 * second[k] + rest2 * gradient * gradient
+        parameters[k] = keep * parameters[k] - step * first[k] / (np.sqrt(second[k]) / correction + epsilon)
+        gradients[k] = np.float32(0)
