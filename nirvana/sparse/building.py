@@ -175,6 +175,7 @@ def _find_parameters(
     found, row, entry, channel = dict[int, dict[str, int]](), 0, 0, 0
     for (step, kept), leaving in zip(links, exits, strict=True):
         own = {"row": row, "exit": entry, "bias": weights + row, "has_bias": value(step.node, "bias")}
+        own["is_even"] = bool((kept == kept[:1]).all())
         found[step.makes.start] = own
         row, entry = row + len(kept), entry + len(leaving.starts)
     channels = sum(step.makes.channels for step in norms)

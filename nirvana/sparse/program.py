@@ -22,6 +22,7 @@ _NODE = (
     *PLACE,  # of what it makes
     "row",  # its first row of kept weights
     "has_bias",
+    "is_even",  # all of its rows read the same cells
     "bias",  # the parameter that is its first channel's bias
     "gain",  # ... and, for a norm, gain; `norm`: its first channel among all norms'
     "norm",

@@ -14,9 +14,21 @@ import numpy as np
 from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats
 from nirvana.sparse.program import Network, State
-from nirvana.sparse.vectors import dot, gate, load, multiply_add, spread, store, tanh_slope
+from nirvana.sparse.vectors import (
+    add_sums,
+    add_up,
+    dot,
+    fold,
+    gate,
+    load,
+    multiply_add,
+    spread,
+    store,
+    tanh_slope,
+)
 
 Tile = tuple[int, ...]
+UNITS, CELLS = 16, 32  # of a dense layer, whose gradients and outputs fit into the first cache
 
 
 @compiled
@@ -56,13 +68,42 @@ def straighten(activation: int, outputs: Floats, deltas: Floats, lanes: Tile) ->
 @compiled
 def linear_forward(network: Network, node: Any, parameters: Floats, outputs: Floats, lanes: Tile) -> None:
     """Fill the node's cells from those that its weights read."""
+    unit = 0
+    if node.is_even:
+        while unit + 4 <= node.channels:
+            _four_units(network, node, parameters, outputs, unit, lanes)
+            unit += 4
     step = WIDTH * len(lanes)
-    for unit in range(node.channels):
+    while unit < node.channels:
         total = spread(parameters[node.bias + unit], lanes)
         row = node.row + unit
         for k in range(network.starts[row], network.starts[row + 1]):
             total = multiply_add(parameters[k], load(outputs, network.columns[k] * step, lanes), total)
         store(outputs, (node.origin + unit) * step, activate(node.activation, total))
+        unit += 1
+
+
+@compiled
+def _four_units(
+    network: Network, node: Any, parameters: Floats, outputs: Floats, unit: int, lanes: Tile
+) -> None:
+    """Four units that read the same cells: each is loaded once, which is what limits a dense layer."""
+    step = WIDTH * len(lanes)
+    first, two, three, four, end = network.starts[node.row + unit : node.row + unit + 5]
+    count = end - four
+    a, b = spread(parameters[node.bias + unit], lanes), spread(parameters[node.bias + unit + 1], lanes)
+    c, d = spread(parameters[node.bias + unit + 2], lanes), spread(parameters[node.bias + unit + 3], lanes)
+    for i in range(count):
+        met = load(outputs, network.columns[first + i] * step, lanes)
+        a = multiply_add(parameters[first + i], met, a)
+        b = multiply_add(parameters[two + i], met, b)
+        c = multiply_add(parameters[three + i], met, c)
+        d = multiply_add(parameters[four + i], met, d)
+    at = (node.origin + unit) * step
+    store(outputs, at, activate(node.activation, a))
+    store(outputs, at + step, activate(node.activation, b))
+    store(outputs, at + 2 * step, activate(node.activation, c))
+    store(outputs, at + 3 * step, activate(node.activation, d))
 
 
 @compiled
@@ -70,23 +111,69 @@ def linear_backward(
     network: Network, node: Any, state: State, outputs: Floats, deltas: Floats, lanes: Tile
 ) -> None:
     """Add to the gradients of weights and biases, and pass the gradient on to what was read."""
-    step = WIDTH * len(lanes)
-    one = spread(np.float32(1), lanes)
-    for unit in range(node.channels):
-        delta = load(deltas, (node.origin + unit) * step, lanes)
-        row = node.row + unit
-        if node.has_bias:
+    if node.has_bias:
+        step, one = WIDTH * len(lanes), spread(np.float32(1), lanes)
+        for unit in range(node.channels):
+            delta = load(deltas, (node.origin + unit) * step, lanes)
             state.gradients[node.bias + unit] += dot(delta, one)
-        for k in range(network.starts[row], network.starts[row + 1]):
-            state.gradients[k] += dot(delta, load(outputs, network.columns[k] * step, lanes))
+    _weigh(network, node, state.gradients, outputs, deltas, lanes)
+    if network.reads[node.read].learns:
+        _pass_on(network, node, state.parameters, outputs, deltas, lanes)
+
+
+@compiled
+def _weigh(
+    network: Network, node: Any, gradients: Floats, outputs: Floats, deltas: Floats, lanes: Tile
+) -> None:
+    """Add to the weights' gradients: row by row, or where all rows read the same cells, a few cells of a few
+    units at a time."""
+    units = UNITS if node.is_even else 1
+    for first in range(0, node.channels, units):
+        row = node.row + first
+        count = network.starts[row + 1] - network.starts[row]
+        cells = CELLS if node.is_even else max(count, 1)
+        for start in range(0, count, cells):
+            for unit in range(first, min(first + units, node.channels)):
+                begin = network.starts[node.row + unit] + start
+                end = min(begin + cells, network.starts[node.row + unit + 1])
+                delta = load(deltas, (node.origin + unit) * WIDTH * len(lanes), lanes)
+                _weigh_row(network, gradients, outputs, delta, begin, end, lanes)
+
+
+@compiled
+def _weigh_row(
+    network: Network, gradients: Floats, outputs: Floats, delta: Any, begin: int, end: int, lanes: Tile
+) -> None:
+    k = begin
+    while k + 4 <= end:
+        one, two = _met(network, outputs, delta, k, lanes), _met(network, outputs, delta, k + 1, lanes)
+        three = _met(network, outputs, delta, k + 2, lanes)
+        add_sums(gradients, k, one, two, three, _met(network, outputs, delta, k + 3, lanes))
+        k += 4
+    while k < end:
+        gradients[k] += add_up(_met(network, outputs, delta, k, lanes))
+        k += 1
+
+
+@compiled
+def _met(network: Network, outputs: Floats, delta: Any, k: int, lanes: Tile) -> Any:
+    """16 lanes whose sum is what a weight's gradient gets."""
+    empty = spread(np.float32(0), lanes[:1])
+    return fold(delta, load(outputs, network.columns[k] * WIDTH * len(lanes), lanes), empty)
+
+
+@compiled
+def _pass_on(
+    network: Network, node: Any, parameters: Floats, outputs: Floats, deltas: Floats, lanes: Tile
+) -> None:
+    """The gradient of each feature that was read."""
+    step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    if not read.learns:
-        return
     for feature in range(read.channels):
         at = (read.origin + feature) * step
         delta = spread(np.float32(0), lanes)
         for k in range(network.exits[node.exit + feature], network.exits[node.exit + feature + 1]):
             to = network.exit_cells[k] * step
-            delta = multiply_add(state.parameters[network.exit_weights[k]], load(deltas, to, lanes), delta)
+            delta = multiply_add(parameters[network.exit_weights[k]], load(deltas, to, lanes), delta)
         delta = slope(read.activation, load(outputs, at, lanes), delta)
         store(deltas, at, delta if read.is_first else load(deltas, at, lanes) + delta)
