@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from nirvana.architecture import Architecture
 from nirvana.masks import Mask, kept_count
@@ -33,12 +35,39 @@ def find_unsupported(
 
 
 def pays(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> bool:
-    """TODO"""
+    """Whether an update is expected to take less time here than in torch, both on one core."""
+    found = estimate(architecture, masks, recipe)
+    return found.sparse < found.dense
+
+
+class Estimate(NamedTuple):
+    """Expected nanoseconds of an update on one core."""
+
+    sparse: float
+    dense: float
+
+
+def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> Estimate:
+    """What an update is expected to take on either engine.
+
+    Here: the kept weights (optimiser), their multiplications, and what the nodes put out, for whole tiles of
+    the batch. In torch: its calls, all weights, all multiplications, outputs. `python -m
+    benchmarks.cost_model` measures both over a grid of networks, densities, batches and optimisers, fits such
+    terms, and says what wrong choices cost.
+    """
     shapes = {name: architecture.parameters[name] for name in architecture.prunable}
-    weights, kept = kept_count({}, shapes), kept_count(masks, shapes)
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    kept = {name: kept_count(masks, {name: shape}) for name, shape in shapes.items()}
+    outputs = sum(math.prod(shape) for shape in architecture.shapes.values())
     lanes = 16 * len(choose_lanes(recipe.batch_size))
-    tiles = -(-recipe.batch_size // lanes)
-    return kept * tiles * (3 + lanes / 16) < 250_000 + weights * (1.7 + 0.038 * recipe.batch_size)
+    tiled = -(-recipe.batch_size // lanes) * lanes
+    made = sum(kept[name] * architecture.uses[name] for name in shapes)
+    first = architecture.prunable[0]
+    if architecture.uses[first] == 1 and kept[first] == math.prod(shapes[first]):
+        made -= round(0.4 * kept[first])  # four units at a time, and no gradient to pass on
+    sparse = 5_000 + 1.3 * sum(kept.values()) + tiled * (0.1 * made + 0.34 * outputs)
+    dense = 260_000 + 16_000 * len(architecture.nodes) + 1.5 * weights
+    return Estimate(sparse, dense + recipe.batch_size * (0.021 * architecture.flops() + 3.9 * outputs))
 
 
 def _find_unsupported_node(architecture: Architecture) -> str | None:

@@ -240,9 +240,9 @@ def add_sums(typing: Any, array: Any, index: Any, one: Any, two: Any, three: Any
         a, b, c, d = arguments[2:]
         quads = range(0, WIDTH, 4)  # shuffles within four lanes are the cheap ones
         low = [quad + lane for quad in quads for lane in (0, WIDTH, 1, WIDTH + 1)]
-        pairs = [_add_shuffled(builder, *two, low, 2) for two in ((a, b), (c, d))]
+        pairs = [_add_shuffled(builder, one, other, low, 2) for one, other in ((a, b), (c, d))]
         low = [quad + lane for quad in quads for lane in (0, 1, WIDTH, WIDTH + 1)]
-        found = _add_shuffled(builder, *pairs, low, 2)
+        found = _add_shuffled(builder, pairs[0], pairs[1], low, 2)
         for half in (8, 4):
             found = _add_shuffled(builder, found, found, list(range(half)), half)
         start = make_array(signature.args[0])(context, builder, arguments[0]).data
