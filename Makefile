@@ -49,8 +49,8 @@ fmt: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## run the benchmarks
-	$(BIN)/python -m benchmarks
+bench: $(READY) ## speed, memory and accuracy, to docs/performance.md (20 minutes; ARGS=--full: searches of full length)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks --write docs/performance.md $(ARGS)
 
 reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minutes; ARGS=--full: the paper's budget)
 	$(BIN)/python -m benchmarks.reproduce --write docs/results.md $(ARGS)

@@ -53,7 +53,8 @@ class Arm:
         from nirvana.ticket import Ticket
 
         ticket, cache = Ticket.read(out / self.ticket), RunCache(out / "runs")
-        result = lab.run_arm(ticket, self.arm, tasks.load(ticket.task), None, self.replicates, cache=cache)
+        data = tasks.load(ticket.task)
+        result = lab.run_arm(ticket, self.arm, data, None, self.replicates, cache=cache, threads=1)
         write_json(self.path(out), result.to_dict())
 
 

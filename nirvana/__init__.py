@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nirvana.errors import NirvanaError
     from nirvana.reader import lint
     from nirvana.recipe import Recipe
+    from nirvana.running import train_ticket
     from nirvana.tasks import Task
     from nirvana.ticket import Ticket
 
@@ -30,6 +31,7 @@ _HOMES = {
     "load": "nirvana.api",
     "push": "nirvana.api",
     "search": "nirvana.api",
+    "train_ticket": "nirvana.running",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load",
     "push",
     "search",
+    "train_ticket",
 ]
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from nirvana import environment
 from nirvana.cache import DIGEST, NAME, Cache
-from nirvana.client import Client
 from nirvana.errors import InvalidName, InvalidTicket, NetworkError, NotFound
 from nirvana.ticket import Ticket
 
@@ -68,6 +67,8 @@ def fetch(name: str, endpoint: str, on_bytes: OnBytes | None = None) -> bytes:
     kept = cache.find_intact(digest) if digest else None
     if kept is not None and DIGEST.match(name):
         return kept
+    from nirvana.client import Client  # not above: a file is loaded without what talks to services
+
     try:
         with Client(endpoint) as client:
             content = client.download(name, digest if kept is not None else None, on_bytes)
@@ -91,6 +92,8 @@ def search(
     *, endpoint: str | None = None, limit: int | None = None, **filters: Any
 ) -> Iterator[dict[str, Any]]:
     """Published tickets that match, page after page; see `Client.search` for the filters."""
+    from nirvana.client import Client
+
     with Client(endpoint) as client:
         yield from client.search(limit=limit, **filters)
 
@@ -103,6 +106,8 @@ def push(ticket: Ticket | str | Path, name: str, *, endpoint: str | None = None)
         NameTaken: `owner/name` names another ticket.
         Unauthenticated, MissingScope: no token, or one that may not publish.
     """
+    from nirvana.client import Client
+
     content = ticket.to_bytes() if isinstance(ticket, Ticket) else Path(ticket).read_bytes()
     with Client(endpoint) as client:
         return client.publish(content, name)

@@ -145,7 +145,7 @@ class Client:
         return self._post(f"{ticket_path(name)}/unyank")
 
     def export(self, name: str, format: str) -> bytes:
-        """A ticket in another form: safetensors, numpy or script."""
+        """A ticket in another form: safetensors, numpy, csr, onnx or script."""
         return self._transport.request(
             "GET", f"{ticket_path(name)}/export", params={"format": format}
         ).content

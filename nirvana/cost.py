@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -61,6 +63,12 @@ def sum_costs(costs: Iterable[Cost]) -> Cost:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size that this process has had."""
+    """The largest resident size that this process has had.
+
+    Linux counts it in VmHWM; `ru_maxrss` has what the parent process had before this one began, too.
+    """
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

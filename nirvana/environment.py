@@ -3,6 +3,7 @@
     NIRVANA_HOME       folder of everything kept for this user; default ~/.nirvana
     NIRVANA_CACHE      downloaded tickets; default NIRVANA_HOME/cache
     NIRVANA_DATA       folder that holds data sets (NIRVANA_DATA/mnist/train-images-idx3-ubyte.gz ...)
+    NIRVANA_THREADS    how many trainings of a verification run side by side; default: one for each core
     NIRVANA_OFFLINE    1: no request leaves this process
     NIRVANA_ENDPOINT   the service's address; default http://127.0.0.1:8000
     NIRVANA_TOKEN      bearer token; default: what NIRVANA_HOME/token holds
@@ -40,6 +41,11 @@ def data_folder() -> Path | None:
 def downloads_folder() -> Path:
     """Where downloaded data sets are kept, one folder each."""
     return home() / "data"
+
+
+def threads() -> str | None:
+    """NIRVANA_THREADS as it is written, or None where it is not set."""
+    return os.environ.get("NIRVANA_THREADS", "").strip() or None
 
 
 def endpoint() -> str:

@@ -40,7 +40,7 @@ class TrainResult:
         final_test_accuracy: ... after the last step.
         untrained_test_accuracy: ... of the masked values before training.
         curve: (step, mean training loss since the point before, validation loss, validation accuracy).
-        engine: `dense` (torch) or `sparse`.
+        engine: `dense` (torch), `sparse`, or `stacked` (torch, several replicates at once).
         failed: a loss was not finite; the test accuracies are then chance, the curve ends before it.
         failed_step: the update at which that was seen.
         weights: parameters and running statistics after the last step, if they were asked for.

@@ -14,7 +14,7 @@ from nirvana.errors import RangeNotSatisfiable, StorageFailed
 from nirvana.ticket import MEDIA_TYPE, Limits, Ticket
 
 YEAR_SECONDS = 31_536_000
-EXPORTS = "1"  # raise it when an export's bytes change, so that cached ones are made again
+EXPORTS = "2"  # raise it when an export's bytes change, so that cached ones are made again
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 

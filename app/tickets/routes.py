@@ -68,13 +68,14 @@ def get_file(
 def get_export(
     request: Request,
     ticket: TicketReference,
-    format: Literal["safetensors", "numpy", "script"],
+    format: Literal["safetensors", "numpy", "csr", "onnx", "script"],
     session: SessionDep,
     reader: Reader,
     storage: StorageDep,
     settings: SettingsDep,
 ) -> Response:
-    """The ticket as masked safetensors, as a NumPy archive, or as a Python script that trains it."""
+    """The ticket as masked safetensors, as a NumPy archive, as compressed sparse rows for SciPy, as an ONNX
+    model, or as a Python script that trains it."""
     return export_file(request, storage, settings, get_ticket(session, ticket, reader), format)
 
 

@@ -15,6 +15,7 @@ from nirvana.cli import (
     exporting,
     importing,
     jobs,
+    predicting,
     processes,
     tickets,
     transferring,
@@ -51,7 +52,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     *(processes.up, processes.serve, processes.worker, processes.migrate),
     *(tickets.search, tickets.show, tickets.pull, tickets.push, tickets.yank),
     *(experiments.find, experiments.verify, experiments.train, transferring.transfer),
-    *(tickets.lint, exporting.export),
+    *(predicting.predict, tickets.lint, exporting.export),
     *(catalogues.methods, accounts.login, accounts.logout, accounts.whoami, catalogues.env),
 )
 for _verb in _VERBS:

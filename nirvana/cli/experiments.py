@@ -98,6 +98,9 @@ def verify(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Train every arm, keep no run (here only).")
     ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Trainings side by side: one for each core (here only).")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -109,7 +112,7 @@ def verify(
     from nirvana.cli.verdicts import print_verdict
 
     output = Output(json, quiet)
-    options: dict[str, Any] = {"max_replicates": max_replicates, "stability": stability}
+    options: dict[str, Any] = {"max_replicates": max_replicates, "stability": stability, "threads": threads}
     options |= {"cache": None} if no_cache else {}
     if local or is_file_name(name):
         verdict = _verify_here(name, replicates or 5, options, output)
@@ -124,8 +127,8 @@ def verify(
 def _refuse_here_only(options: dict[str, Any]) -> None:
     from nirvana.errors import Invalid
 
-    if options["stability"] or "cache" in options:
-        raise Invalid("--stability and --no-cache need --local: the service has its own ways")
+    if options["stability"] or "cache" in options or options["threads"]:
+        raise Invalid("--stability, --no-cache and --threads need --local: the service has its own ways")
 
 
 def _verify_here(name: str, replicates: int, options: dict[str, Any], output: Output) -> dict[str, Any]:
@@ -172,27 +175,46 @@ def train(
     name: Name,
     seed: Annotated[int, typer.Option(min=0, help="Of the data's order.")] = 0,
     engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="File (.npz) for the weights after the last step.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a ticket here with its own recipe, and print its test accuracy."""
-    from nirvana import tasks
+    """Train a ticket here with its own recipe, and print its test accuracy; torch is not needed where the
+    sparse engine can do it."""
     from nirvana.api import load
     from nirvana.cli.progress import Watch
+    from nirvana.errors import TrainingFailed
+    from nirvana.recipe import Recipe
+    from nirvana.running import choose_engine, train_ticket
 
     output = Output(json, quiet)
+    _check_out(out)
     ticket = load(name)
-    lab = open_lab()
+    choice = choose_engine(engine, ticket.architecture, ticket.masks, Recipe.from_dict(dict(ticket.recipe)))
+    if choice.reason:
+        output.say(f"torch trains this: {choice.reason}")
     with Watch(output, f"{ticket.architecture.name} on {ticket.task}") as watch:
-        data = tasks.load(ticket.task, watch)
-        result = lab.train_ticket(ticket, data, seed, engine=engine, progress=watch)
+        result = train_ticket(
+            ticket, seed, engine=choice.engine, progress=watch, keep_weights=out is not None
+        )
     trained = _training_summary(ticket, result, seed)
-    said = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
-    output.data(trained, lambda: print(f"{said}, {trained['seconds']:.1f} s"))
-    if result.failed:
-        from nirvana.errors import TrainingFailed
+    if out is not None and not result.failed:
+        from nirvana.trained import Weights
 
+        Weights.trained(ticket, result, seed).write(out)
+        trained["weights"] = str(out)
+    said = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
+    output.data(trained, lambda: print(f"{said}, {trained['seconds']:.1f} s ({result.engine})"))
+    if result.failed:
         raise TrainingFailed(f"the loss was not finite at step {result.failed_step}")
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a file for weights before anything is trained."""
+    from nirvana.errors import Invalid
+
+    if out is not None and (out.suffix != ".npz" or not out.absolute().parent.is_dir()):
+        raise Invalid(f"--out is {out}, expected a file that ends in .npz in a folder that exists")
 
 
 def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:

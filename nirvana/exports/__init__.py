@@ -1,8 +1,12 @@
-"""A ticket in other forms: safetensors, NumPy, or a script that stands alone. Without torch.
+"""A ticket in other forms, for other tools. Without torch.
 
-safetensors   theta (pruned weights 0), and mask/<parameter> as U8 of the parameter's shape
+safetensors   the values (pruned weights 0), and mask/<parameter> as U8 of the parameter's shape
 numpy         the same as arrays of an .npz
-script        train.py: one file, NumPy alone, that trains the ticket
+csr           an .npz of compressed sparse rows, for SciPy: costs what is kept
+onnx          a model for onnxruntime and others: dense weights with zeros
+script        train.py: one file that stands alone and trains the ticket
+
+The values are the ticket's initial ones or, given `weights`, trained ones; a script holds initial ones.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nirvana.errors import Invalid, Problem
-from nirvana.exports.arrays import to_npz, to_safetensors
+from nirvana.exports.arrays import to_csr, to_npz, to_safetensors
+from nirvana.exports.onnx import to_onnx
 from nirvana.exports.script import to_script
 from nirvana.ticket import Ticket
+from nirvana.trained import Weights
 
 
 @dataclass(frozen=True)
@@ -25,21 +31,32 @@ class Export:
     media_type: str
 
 
-FORMATS: dict[str, tuple[Callable[[Ticket], bytes], str, str]] = {
+Write = Callable[[Ticket, Weights | None], bytes]
+
+FORMATS: dict[str, tuple[Write, str, str]] = {
     "safetensors": (to_safetensors, ".safetensors", "application/octet-stream"),
     "numpy": (to_npz, ".npz", "application/octet-stream"),
+    "csr": (to_csr, ".csr.npz", "application/octet-stream"),
+    "onnx": (to_onnx, ".onnx", "application/octet-stream"),
     "script": (to_script, ".py", "text/x-python"),
 }
 
 
-def export_ticket(ticket: Ticket, form: str) -> Export:
-    """A ticket in the form `safetensors`, `numpy` or `script`.
+def export_ticket(ticket: Ticket, form: str, weights: Weights | None = None) -> Export:
+    """A ticket in one of FORMATS.
+
+    Args:
+        weights: trained from this ticket, written in place of its initial values.
 
     Raises:
-        Invalid: an unknown form, or a ticket that the form cannot express; names what it cannot.
+        Invalid: an unknown form, a ticket that the form cannot express (names what it cannot), or weights
+            that were trained from another ticket.
+        Unavailable: the form needs a package that is not installed.
     """
     if form not in FORMATS:
         detail = f"format is {form!r}, expected one of {', '.join(FORMATS)}"
         raise Invalid(detail, errors=[Problem("/query/format", "unknown-format", detail)])
+    if weights is not None and weights.ticket != ticket.digest:
+        raise Invalid(f"the weights were trained from {weights.ticket}, expected {ticket.digest}")
     write, suffix, media_type = FORMATS[form]
-    return Export(write(ticket), suffix, media_type)
+    return Export(write(ticket, weights), suffix, media_type)

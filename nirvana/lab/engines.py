@@ -11,13 +11,13 @@ from nirvana.errors import Invalid
 from nirvana.lab.train import train as train_dense
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
+from nirvana.running import ENGINES, choose_engine
 from nirvana.training import TrainResult
 
 if TYPE_CHECKING:
     from nirvana.lab.train import Arrays
     from nirvana.tasks import TaskData
 
-ENGINES = ("auto", "dense", "sparse")
 _DENSE_ONLY = ("teacher", "held")
 
 
@@ -53,14 +53,7 @@ def choose(engine: str, architecture: Architecture, masks: Mapping[str, Mask], r
     Raises:
         Invalid: as `train`.
     """
-    check_engine(engine)
-    if engine == "dense":
-        return engine
-    reason = sparse.find_unsupported(architecture, recipe, masks)
-    if engine == "sparse" and reason is not None:
-        raise Invalid(f"the sparse engine cannot train this: {reason}")
-    pays = reason is None and (engine == "sparse" or sparse.pays(architecture, masks, recipe))
-    return "sparse" if pays else "dense"
+    return choose_engine(engine, architecture, masks, recipe).engine
 
 
 def check_engine(engine: str) -> None:

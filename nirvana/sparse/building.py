@@ -27,6 +27,8 @@ from nirvana.sparse.program import (
     Program,
 )
 
+PART = 16  # weights: fewer cost more to begin and end than the cache gives back
+LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
 
@@ -89,7 +91,7 @@ def _build_network(
     weight = 0
     for step, kept in links:
         read = _read_cells(step, kept, input_cells)
-        counts.append(kept.sum((1, 2, 3)))
+        counts.append(_count_parts(step, kept))
         columns.append(read)
         exits.append(_find_exits(step, kept, weight))
         weight += len(read)
@@ -104,6 +106,22 @@ def _build_network(
         np.concatenate([one.weights for one in exits]).astype(np.int32),
         np.concatenate([one.cells for one in exits]).astype(np.int32),
     )
+
+
+def _find_parts(step: Step, weights: int, rows: int, channels: int) -> int:
+    """Into how many parts the weights of each row are cut, by channel, so that what a part meets stays in the
+    first cache while all rows read it: as many as leave PART weights in each; 1 for a linear layer."""
+    if step.op == "linear":
+        return 1
+    return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * PART)))
+
+
+def _count_parts(step: Step, kept: Mask) -> Integers:
+    """Weights in each part of each row."""
+    row, channel, _, _ = np.nonzero(kept)
+    parts = _find_parts(step, len(row), len(kept), kept.shape[1])
+    part = channel * parts // kept.shape[1]
+    return np.bincount(row * parts + part, minlength=len(kept) * parts)
 
 
 def _read_cells(step: Step, kept: Mask, input_cells: Integers) -> Integers:
@@ -124,9 +142,10 @@ def _first_channel(step: Step, kept: Mask, row: Integers) -> Integers:
 
 
 class _Exits(NamedTuple):
-    starts: Integers  # (phases x channels + 1,), of the phases' and channels' first entries
+    starts: Integers  # (phases x channels x parts + 1,), of their first entries
     weights: Integers
     cells: Integers
+    parts: int
 
 
 def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
@@ -139,11 +158,13 @@ def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
     phase_y, phase_x = (y - window.padding[0]) % stride_y, (x - window.padding[1]) % stride_x
     out_y = (phase_y + window.padding[0] - y) // stride_y
     out_x = (phase_x + window.padding[1] - x) // stride_x
+    parts = _find_parts(step, len(row), stride_y * stride_x * read.channels, made.channels)
     place = (phase_y * stride_x + phase_x) * read.channels + channel
+    place = place * parts + row * parts // made.channels
     order = np.argsort(place, kind="stable")
-    counts = np.bincount(place, minlength=stride_y * stride_x * read.channels)
+    counts = np.bincount(place, minlength=stride_y * stride_x * read.channels * parts)
     cells = made.origin + row * made.plane + out_y * made.pitch + out_x
-    return _Exits(np.concatenate([[0], np.cumsum(counts)]), first_weight + order, cells[order])
+    return _Exits(np.concatenate([[0], np.cumsum(counts)]), first_weight + order, cells[order], parts)
 
 
 def _describe(
@@ -172,15 +193,16 @@ def _find_parameters(
     links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
 ) -> dict[int, dict[str, int]]:
     """Where each step's parameters and exits start, by the first cell of what it makes."""
-    found, row, entry, channel = dict[int, dict[str, int]](), 0, 0, 0
+    found, row, bias, entry, channel = dict[int, dict[str, int]](), 0, weights, 0, 0
     for (step, kept), leaving in zip(links, exits, strict=True):
-        own = {"row": row, "exit": entry, "bias": weights + row, "has_bias": value(step.node, "bias")}
-        own["is_even"] = bool((kept == kept[:1]).all())
+        parts = len(_count_parts(step, kept)) // len(kept)
+        own = {"row": row, "parts": parts, "exit": entry, "exit_parts": leaving.parts, "bias": bias}
+        own |= {"has_bias": value(step.node, "bias"), "is_even": bool((kept == kept[:1]).all())}
         found[step.makes.start] = own
-        row, entry = row + len(kept), entry + len(leaving.starts)
+        row, bias, entry = row + len(kept) * parts, bias + len(kept), entry + len(leaving.starts)
     channels = sum(step.makes.channels for step in norms)
     for step in norms:
-        gain = weights + row + channel
+        gain = bias + channel
         found[step.makes.start] = {"norm": channel, "gain": gain, "bias": gain + channels}
         channel += step.makes.channels
     return found

@@ -27,6 +27,11 @@ def find_unsupported(
     """
     if find_spec("numba") is None:
         return "numba is not installed here: pip install 'nirvana-tickets[sparse]'"
+    return find_beyond(architecture, recipe, masks)
+
+
+def find_beyond(architecture: Architecture, recipe: Recipe | None, masks: Mapping[str, Mask]) -> str | None:
+    """As `find_unsupported`, for a machine that has numba."""
     return (
         _find_unsupported_node(architecture)
         or (_find_unsupported_field(architecture, recipe) if recipe else None)

@@ -25,7 +25,7 @@ from nirvana.sparse.vectors import (
     store_apart,
 )
 
-BLOCK = 8  # pixels of a row whose inputs stay in cache while all output channels read them
+BLOCK = 16  # pixels of a row whose inputs stay in cache while all output channels read them
 
 
 @compiled
@@ -60,14 +60,19 @@ def _convolve_at(
     source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
     target = (node.origin + y * node.pitch + x) * step
     apart = node.stride_x * step
-    for channel in range(node.channels):
-        total = spread(parameters[node.bias + channel], pixels)
-        row = node.row + channel
-        for k in range(network.starts[row], network.starts[row + 1]):
-            at = source + network.columns[k] * step
-            total = multiply_add(parameters[k], load_apart(outputs, at, apart, lanes, pixels), total)
-        total = activate(node.activation, total)
-        store_apart(outputs, target + channel * node.plane * step, step, lanes, total)
+    for part in range(node.parts):
+        for channel in range(node.channels):
+            to = target + channel * node.plane * step
+            total = spread(parameters[node.bias + channel], pixels)
+            if part:
+                total = load_apart(outputs, to, step, lanes, pixels)
+            row = node.row + channel * node.parts + part
+            for k in range(network.starts[row], network.starts[row + 1]):
+                at = source + network.columns[k] * step
+                total = multiply_add(parameters[k], load_apart(outputs, at, apart, lanes, pixels), total)
+            if part + 1 == node.parts:
+                total = activate(node.activation, total)
+            store_apart(outputs, to, step, lanes, total)
 
 
 @compiled
@@ -82,26 +87,47 @@ def convolve_weights(
     pixels: Tile,
 ) -> None:
     """Add to the gradients of weights and biases."""
-    several = len(pixels) // len(lanes)
     for y in range(node.height):
         for first in range(0, node.width, BLOCK):
             end = min(first + BLOCK, node.width)
-            for channel in range(node.channels):
-                row = node.row + channel
-                count = network.starts[row + 1] - network.starts[row]
-                for k in range(count + 1):
-                    store(sums, k * WIDTH, spread(np.float32(0), lanes[:1]))
-                x = first
-                while x + several <= end:
-                    _weigh(network, node, outputs, deltas, sums, channel, y, x, lanes, pixels)
-                    x += several
-                while x < end:
-                    _weigh(network, node, outputs, deltas, sums, channel, y, x, lanes, lanes)
-                    x += 1
-                for k in range(count):
-                    gradients[network.starts[row] + k] += add_up(load(sums, k * WIDTH, lanes[:1]))
-                if node.has_bias:
-                    gradients[node.bias + channel] += add_up(load(sums, count * WIDTH, lanes[:1]))
+            for part in range(node.parts):
+                for channel in range(node.channels):
+                    row = node.row + channel * node.parts + part
+                    _weigh_row(
+                        network, node, outputs, deltas, sums, channel, row, y, first, end, lanes, pixels
+                    )
+                    count = network.starts[row + 1] - network.starts[row]
+                    for k in range(count):
+                        gradients[network.starts[row] + k] += add_up(load(sums, k * WIDTH, lanes[:1]))
+    if node.has_bias:
+        _add_biases(node, gradients, deltas, lanes)
+
+
+@compiled
+def _weigh_row(
+    network: Network,
+    node: Any,
+    outputs: Floats,
+    deltas: Floats,
+    sums: Floats,
+    channel: int,
+    row: int,
+    y: int,
+    first: int,
+    end: int,
+    lanes: Tile,
+    pixels: Tile,
+) -> None:
+    """Fill `sums`, 16 lanes for each weight of a row's part, from some pixels of a line."""
+    for k in range(network.starts[row + 1] - network.starts[row]):
+        store(sums, k * WIDTH, spread(np.float32(0), lanes[:1]))
+    x, several = first, len(pixels) // len(lanes)
+    while x + several <= end:
+        _weigh(network, node, outputs, deltas, sums, channel, row, y, x, lanes, pixels)
+        x += several
+    while x < end:
+        _weigh(network, node, outputs, deltas, sums, channel, row, y, x, lanes, lanes)
+        x += 1
 
 
 @compiled
@@ -112,26 +138,36 @@ def _weigh(
     deltas: Floats,
     sums: Floats,
     channel: int,
+    row: int,
     y: int,
     x: int,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Add one channel's pixels from (y, x) on to `sums`: 16 lanes a weight, then 16 for the bias."""
+    """Add the pixels from (y, x) on to `sums`."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
     source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
     target = (node.origin + channel * node.plane + y * node.pitch + x) * step
     apart = node.stride_x * step
     delta = load_apart(deltas, target, step, lanes, pixels)
-    row = node.row + channel
     first, end = network.starts[row], network.starts[row + 1]
     for k in range(first, end):
         at = (k - first) * WIDTH
         met = load_apart(outputs, source + network.columns[k] * step, apart, lanes, pixels)
         store(sums, at, fold(delta, met, load(sums, at, lanes[:1])))
-    at = (end - first) * WIDTH
-    store(sums, at, fold(delta, spread(np.float32(1), pixels), load(sums, at, lanes[:1])))
+
+
+@compiled
+def _add_biases(node: Any, gradients: Floats, deltas: Floats, lanes: Tile) -> None:
+    step = WIDTH * len(lanes)
+    for channel in range(node.channels):
+        for y in range(node.height):
+            at = (node.origin + channel * node.plane + y * node.pitch) * step
+            total = spread(np.float32(0), lanes)
+            for x in range(node.width):
+                total = total + load(deltas, at + x * step, lanes)
+            gradients[node.bias + channel] += add_up(total)
 
 
 @compiled
@@ -149,7 +185,7 @@ def convolve_back(
     several = len(pixels) // len(lanes)
     for phase_y in range(min(node.stride_y, read.height)):
         for phase_x in range(min(node.stride_x, read.width)):
-            entry = node.exit + (phase_y * node.stride_x + phase_x) * read.channels
+            entry = (phase_y * node.stride_x + phase_x) * read.channels
             width = (read.width - phase_x + node.stride_x - 1) // node.stride_x
             for y in range((read.height - phase_y + node.stride_y - 1) // node.stride_y):
                 row = read.origin + (phase_y + y * node.stride_y) * read.pitch + phase_x
@@ -181,13 +217,16 @@ def _pull(
     read = network.reads[node.read]
     made = (y * node.pitch + x) * step
     apart = node.stride_x * step
-    for channel in range(read.channels):
-        at = (row + x * node.stride_x + channel * read.plane) * step
-        delta = spread(np.float32(0), pixels)
-        for k in range(network.exits[entry + channel], network.exits[entry + channel + 1]):
-            met = load_apart(deltas, made + network.exit_cells[k] * step, step, lanes, pixels)
-            delta = multiply_add(parameters[network.exit_weights[k]], met, delta)
-        delta = slope(read.activation, load_apart(outputs, at, apart, lanes, pixels), delta)
-        if not read.is_first:
-            delta = load_apart(deltas, at, apart, lanes, pixels) + delta
-        store_apart(deltas, at, apart, lanes, delta)
+    for part in range(node.exit_parts):
+        for channel in range(read.channels):
+            at = (row + x * node.stride_x + channel * read.plane) * step
+            place = node.exit + (entry + channel) * node.exit_parts + part
+            delta = spread(np.float32(0), pixels)
+            if part or not read.is_first:
+                delta = load_apart(deltas, at, apart, lanes, pixels)
+            for k in range(network.exits[place], network.exits[place + 1]):
+                met = load_apart(deltas, made + network.exit_cells[k] * step, step, lanes, pixels)
+                delta = multiply_add(parameters[network.exit_weights[k]], met, delta)
+            if part + 1 == node.exit_parts:
+                delta = slope(read.activation, load_apart(outputs, at, apart, lanes, pixels), delta)
+            store_apart(deltas, at, apart, lanes, delta)

@@ -46,7 +46,7 @@ from nirvana.training import (
 )
 
 if TYPE_CHECKING:
-    from nirvana.tasks import TaskData
+    from nirvana.tasks import ByteData, TaskData
 
 MOST_AT_ONCE = 100  # updates in one call of compiled code, which Ctrl-C cannot interrupt
 Rates = NDArray[np.float64]
@@ -56,7 +56,7 @@ def train(
     architecture: Architecture,
     values: Mapping[str, Floats],
     masks: Mapping[str, Mask],
-    data: TaskData,
+    data: TaskData | ByteData,
     recipe: Recipe,
     order_seed: int,
     *,
@@ -118,7 +118,7 @@ class Run:
         architecture: Architecture,
         values: Mapping[str, Floats],
         masks: Mapping[str, Mask],
-        data: TaskData,
+        data: TaskData | ByteData,
         recipe: Recipe,
         order_seed: int,
         start_step: int = 0,

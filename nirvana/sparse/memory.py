@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
-_PIXELS = (0,) * 8  # pixels' lanes taken at once: 8 vectors of 16, as many as hide an instruction's delay
+_PIXELS = (0,) * 16  # pixels' lanes taken at once: as many vectors of 16 as leave registers for one more
 
 
 def choose_lanes(batch_size: int) -> Tile:

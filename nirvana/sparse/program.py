@@ -20,13 +20,15 @@ PLACE = ("origin", "channels", "height", "width", "pitch", "plane", "activation"
 _NODE = (
     "op",
     *PLACE,  # of what it makes
-    "row",  # its first row of kept weights
+    "row",  # its first row in `starts`
+    "parts",  # of each of its rows, by the channels that they read
     "has_bias",
     "is_even",  # all of its rows read the same cells
     "bias",  # the parameter that is its first channel's bias
     "gain",  # ... and, for a norm, gain; `norm`: its first channel among all norms'
     "norm",
     "exit",  # its first entry in `exits`
+    "exit_parts",  # of each channel's exits, by the channels that they reach
     "read",  # what it reads: from here to `reads_end` in `reads`
     "reads_end",
     *(f"{name}_{along}" for name in ("kernel", "stride", "padding") for along in ("y", "x")),
@@ -44,9 +46,10 @@ class Network(NamedTuple):
     Attributes:
         nodes: (nodes,) of NODE. reads: of READ, what each node reads; `is_first`: its gradient is stored by
             this reader, and added to by those that come later (backward: from the end).
-        starts: (rows + 1,): where each row's weights start.
+        starts: where each row's weights start, part by part, and where the last one's end.
         columns: (weights,): the cell that each weight reads, for the first pixel that the row makes.
-        exits: where the weights that read each channel start in the next two, for each phase of the stride.
+        exits: where the weights that read each channel start in the next two, for each phase of the stride,
+            part by part.
         exit_weights: which weights those are. exit_cells: the gradients that they bring, for the first pixel.
     """
 

@@ -208,11 +208,17 @@ def fold(typing: Any, one: Any, other: Any, total: Any) -> Any:
     """total, of 16 lanes, + one x other, their 16s added up."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        halves = (_cut(builder, vector, one.count, WIDTH) for vector in arguments[:2])
-        found = arguments[2]
-        for a, b in zip(*halves, strict=True):
-            found = builder.fadd(builder.fmul(a, b, flags=("contract",)), found, flags=("contract",))
-        return found
+        parts = (_cut(builder, vector, one.count, WIDTH) for vector in arguments[:2])
+        chains = [arguments[2]]  # four, for each waits for what it added last
+        for number, (a, b) in enumerate(zip(*parts, strict=True)):
+            product = builder.fmul(a, b, flags=("contract",))
+            if number in (1, 2, 3):
+                chains.append(product)
+            else:
+                chains[number % 4] = builder.fadd(product, chains[number % 4], flags=("contract",))
+        while len(chains) > 1:
+            chains = [builder.fadd(a, b) for a, b in zip(chains[::2], chains[1::2], strict=True)]
+        return chains[0]
 
     return total(one, other, total), build
 

@@ -6,6 +6,7 @@ import hashlib
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ from nirvana.tasks.catalogue import DIGITS, SOURCE_FILES, TASKS
 from nirvana.tasks.cifar import read_batches, read_jpegs
 from nirvana.tasks.files import Progress, obtain
 from nirvana.tasks.idx import read_idx_gz
-from nirvana.tasks.task import Task, TaskData
+from nirvana.tasks.task import ByteData, Task, TaskData
 
 Bytes = NDArray[np.uint8]
+SPLITS = ("train", "validation", "test")
 
 
 def load_arrays(task: Task, progress: Progress | None = None) -> TaskData:
@@ -34,6 +36,49 @@ def load_arrays(task: Task, progress: Progress | None = None) -> TaskData:
             _cache.pop(next(iter(_cache)))
         _cache[key] = _read(task, progress)
     return _cache[key]
+
+
+def load_byte_arrays(task: Task, progress: Progress | None = None) -> ByteData | None:
+    """The arrays of `task` as bytes, read anew at each call; None where its raw values are no bytes.
+
+    What is read is not copied: train and validation are views of the published training set.
+
+    Raises:
+        DataMissing, DataDamaged: as `load_arrays`.
+    """
+    parts = _read_raw(task, progress)
+    if parts[0].dtype != np.uint8:
+        return None
+    a, c, e = (x.reshape(-1, *task.input_shape) for x in parts[::2])
+    b, d, f = (y.astype(np.int64) for y in parts[1::2])
+    return ByteData(a, b, c, d, e, f, *task.scale_and_shift())
+
+
+def load_raw_split(
+    task: Task, split: str, progress: Progress | None = None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Raw x, (n, *input_shape), and y, (n,), of a split, read anew at each call.
+
+    Raises:
+        DataMissing, DataDamaged: as `load_arrays`.
+    """
+    place = 2 * list(SPLITS).index(split)
+    parts = _read_raw(task, progress)
+    return parts[place].reshape(-1, *task.input_shape), parts[place + 1].astype(np.int64)
+
+
+def _read_raw(task: Task, progress: Progress | None) -> tuple[NDArray[Any], ...]:
+    """x and y of the train, validation and test parts, as they were read."""
+    if task.name not in TASKS:
+        from nirvana.tasks.stored import read_raw_split
+
+        return read_raw_split(task)
+    if task is DIGITS:
+        images, labels = read_digits()
+        return tuple(array[part] for part in _digit_parts(len(images)) for array in (images, labels))
+    images, labels, test_images, test_labels = read_published(task, progress)
+    train = task.sizes["train"]
+    return images[:train], labels[:train], images[train:], labels[train:], test_images, test_labels
 
 
 def _read(task: Task, progress: Progress | None) -> TaskData:
@@ -78,14 +123,18 @@ def arrays_sha256(*arrays: Bytes) -> str:
     return digest.hexdigest()
 
 
-def _split_digits() -> TaskData:
-    images, labels = read_digits()
-    order = epoch_order(0, 0, len(images))
+def _digit_parts(n: int) -> tuple[NDArray[np.int64], ...]:
+    """Which digits train, validate and test."""
+    order = epoch_order(0, 0, n)
     train = DIGITS.sizes["train"]
     validation = train + DIGITS.sizes["validation"]
-    parts = (order[:train], order[train:validation], order[validation:])
+    return order[:train], order[train:validation], order[validation:]
+
+
+def _split_digits() -> TaskData:
+    images, labels = read_digits()
     (a, b), (c, d), (e, f) = (
-        (DIGITS.normalise(images[part]), labels[part].astype(np.int64)) for part in parts
+        (DIGITS.normalise(images[part]), labels[part].astype(np.int64)) for part in _digit_parts(len(images))
     )
     return TaskData(a, b, c, d, e, f)
 

@@ -71,7 +71,10 @@ def read_task(name: str) -> Task:
         fields = json.loads(path.read_bytes())
         if fields.pop("format") != FORMAT or fields["name"] != name:
             raise ValueError(f"its format or name is not {FORMAT} and {name}")
-        return _from_json(fields)
+        task = task_from_json(fields)
+        if task.data_sha256 is None:
+            raise ValueError("its data have no digest")
+        return task
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataDamaged(
             f"{path}: found another document ({error!r}), expected one that `nirvana tasks add` wrote; "
@@ -79,8 +82,8 @@ def read_task(name: str) -> Task:
         ) from error
 
 
-def _from_json(fields: dict[str, Any]) -> Task:
-    """The task of a task.json. Raises ValueError, TypeError or KeyError where it is none."""
+def task_from_json(fields: dict[str, Any]) -> Task:
+    """The task of `task_to_json`'s fields. Raises ValueError, TypeError or KeyError where it is none."""
     mean, sd = fields.pop("normalisation")
     pair = (tuple(mean), tuple(sd)) if isinstance(mean, list) else (float(mean), float(sd))
     shape = tuple(int(size) for size in fields["input_shape"])
@@ -93,9 +96,16 @@ def _from_json(fields: dict[str, Any]) -> Task:
         raise ValueError("its normalisation does not fit its input shape")
     if len(task.class_names) != task.classes:
         raise ValueError("its class names do not fit its classes")
-    if not 0 < task.margin <= 0.5 or not isinstance(task.data_sha256, str):
+    if not 0 < task.margin <= 0.5 or not isinstance(task.data_sha256, str | None):
         raise ValueError("its margin or digest is none")
     return task
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """The task's fields, JSON-able; `task_from_json` reads them."""
+    fields = dataclasses.asdict(task)
+    del fields["homes"]
+    return fields
 
 
 def write_task(task: Task, arrays: Mapping[str, NDArray[Any]], *, replace: bool = False) -> Task:
@@ -113,8 +123,7 @@ def write_task(task: Task, arrays: Mapping[str, NDArray[Any]], *, replace: bool 
         _write_npz(folder / "data.npz", arrays)
         digest = file_checksum(folder / "data.npz", "sha256").removeprefix("sha256:")
         task = dataclasses.replace(task, data_sha256=digest)
-        fields = {"format": FORMAT} | dataclasses.asdict(task)
-        del fields["homes"]
+        fields = {"format": FORMAT} | task_to_json(task)
         write_atomically(folder / "task.json", rfc8785.dumps(fields))
         if target.exists():
             _discard(target)
@@ -143,6 +152,16 @@ def read_split(task: Task) -> TaskData:
         DataMissing: its data are gone.
         DataDamaged: they are not those that were added; with both digests.
     """
+    a, b, c, d, e, f = read_raw_split(task)
+    return TaskData(task.normalise(a), b, task.normalise(c), d, task.normalise(e), f)
+
+
+def read_raw_split(task: Task) -> tuple[NDArray[Any], ...]:
+    """x and y of the train, validation and test parts of a task that is kept here, x as it was read.
+
+    Raises:
+        DataMissing, DataDamaged: as `read_split`.
+    """
     path = tasks_folder() / task.name / "data.npz"
     if not path.is_file():
         raise DataMissing(f"task {task.name!r}: {path} is gone; add the task again with --replace")
@@ -159,8 +178,7 @@ def read_split(task: Task) -> TaskData:
             f"{path}: found examples of {list(x.shape[1:])} and {y.max() + 1} classes, expected "
             f"{list(task.input_shape)} and {task.classes} as task.json says"
         )
-    train, validation, test = ((task.normalise(x[part == place]), y[part == place]) for place in range(3))
-    return TaskData(*train, *validation, *test)
+    return tuple(array[part == place] for place in range(3) for array in (x, y))
 
 
 def _write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

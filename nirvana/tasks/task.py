@@ -32,6 +32,26 @@ class TaskData(NamedTuple):
     test_y: NDArray[np.int64]
 
 
+class ByteData(NamedTuple):
+    """A task's arrays as they were published: a quarter of TaskData's memory.
+
+    `*_x` is uint8, (examples, *input_shape); `*_y` is int64, (examples,), the class's index. What TaskData
+    has is x * scale - shift, float32, both operations rounded: the same bits.
+
+    Attributes:
+        scale: float32, input_shape. shift: float32, input_shape.
+    """
+
+    train_x: NDArray[np.uint8]
+    train_y: NDArray[np.int64]
+    validation_x: NDArray[np.uint8]
+    validation_y: NDArray[np.int64]
+    test_x: NDArray[np.uint8]
+    test_y: NDArray[np.int64]
+    scale: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Task:
     """What a ticket is good for.
@@ -80,16 +100,31 @@ class Task:
         Bytes are scaled in float32. Others are standardised in float64 and rounded once: a feature may be a
         large number that varies little.
         """
-        column = (-1, *[1] * (len(self.input_shape) - 1))
-        mean, sd = (np.asarray(part, np.float64).reshape(column) for part in self.normalisation)
+        mean, sd = self._mean_and_sd()
         x = raw.reshape(-1, *self.input_shape)
         if raw.dtype == np.uint8:
+            scale, shift = self._scale_and_shift()
             pixels = x.astype(np.float32)
-            pixels *= (1 / (self.pixel_max * sd)).astype(np.float32)
-            pixels -= (mean / sd).astype(np.float32)
+            pixels *= scale
+            pixels -= shift
             return pixels
         values = np.empty(x.shape, np.float32)
         for start in range(0, len(x), _CHUNK):
             part = slice(start, start + _CHUNK)
             values[part] = (x[part].astype(np.float64) / self.pixel_max - mean) / sd
         return values
+
+    def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What standardises bytes, x = byte * scale - shift: float32, each of input_shape."""
+        scale, shift = (np.broadcast_to(part, self.input_shape).copy() for part in self._scale_and_shift())
+        return scale, shift
+
+    def _scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        mean, sd = self._mean_and_sd()
+        return (1 / (self.pixel_max * sd)).astype(np.float32), (mean / sd).astype(np.float32)
+
+    def _mean_and_sd(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """float64, (channels, 1, ...) or (1, 1, ...): broadcast against an example."""
+        column = (-1, *[1] * (len(self.input_shape) - 1))
+        mean, sd = (np.asarray(part, np.float64).reshape(column) for part in self.normalisation)
+        return mean, sd

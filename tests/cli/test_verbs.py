@@ -63,6 +63,7 @@ def test_help_lists_every_verb_and_loads_nothing_heavy() -> None:
         "import",
         "verify",
         "train",
+        "predict",
         "lint",
         "export",
         "tasks",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from nirvana.exports import export_ticket
 from nirvana.ticket import Ticket
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
@@ -92,9 +93,14 @@ def test_an_export_holds_the_masked_values_and_is_made_once(published: Registry)
     for name, value in values.items():
         assert np.array_equal(tensors[name], value)
         assert np.array_equal(archive[name], value)
+    model = published.http.get(path, params={"format": "onnx"}).content
+    assert model == export_ticket(TICKET, "onnx").content
+    rows = published.http.get(path, params={"format": "csr"})
+    assert rows.content == export_ticket(TICKET, "csr").content
+    assert rows.headers["content-disposition"] == 'attachment; filename="ada-first.csr.npz"'
     script = published.http.get(path, params={"format": "script"})
     compile(script.text, "train.py", "exec")
-    assert len(list((published.settings.home / "blobs" / "exports").rglob("*-*"))) == 3
+    assert len(list((published.settings.home / "blobs" / "exports").rglob("*-*"))) == 5
     again = published.http.get(
         path, params={"format": "script"}, headers={"If-None-Match": script.headers["etag"]}
     )

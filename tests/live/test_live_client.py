@@ -120,7 +120,7 @@ def test_search_walks_through_its_pages(client: Client, levels: list[Ticket]) ->
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("form", ["safetensors", "numpy", "script"])
+@pytest.mark.parametrize("form", ["safetensors", "numpy", "csr", "onnx", "script"])
 def test_the_services_exports_are_ours(client: Client, owner: str, levels: list[Ticket], form: str) -> None:
     client.publish(levels[2].to_bytes(), "exported")
     assert client.export(f"{owner}/exported", form) == export_ticket(levels[2], form).content

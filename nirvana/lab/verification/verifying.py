@@ -13,7 +13,7 @@ from nirvana.lab.verification.fitting import check_fit, check_shapes
 from nirvana.lab.verification.gate import check_gate
 from nirvana.lab.verification.rates import Look, plan_looks
 from nirvana.lab.verification.results import ArmResult
-from nirvana.lab.verification.running import run_arm
+from nirvana.lab.verification.running import run_arms
 from nirvana.lab.verification.runs import RunCache, home_cache
 from nirvana.protocol import ARMS, OPEN_VERDICTS
 from nirvana.recipe import Recipe
@@ -35,6 +35,7 @@ def verify(
     cache: RunCache | Literal["home"] | None = "home",
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
+    threads: int | None = None,
 ) -> Evaluation:
     """Train every arm of a verification here and judge; what gate 0 refuses is not trained.
 
@@ -47,11 +48,14 @@ def verify(
         known: (name, ticket) of others, to find duplicates among.
         cache: of dense and control runs; "home" is NIRVANA_HOME/runs, None keeps and takes none.
         progress: called with {"kind": "arm" | "point" | "stability", "done", "total", "message", ...}; for
-            arms, `done` and `total` count replicates over all arms of a look.
+            arms, `done` and `total` count replicates over all arms of a look. One call at a time, from any
+            thread.
+        threads: that train replicates side by side, where the sparse engine trains them; None is
+            NIRVANA_THREADS, or else one for each core. The numbers are the same on any number.
 
     Raises:
         NotFound, DataMissing: the task or its data are not here.
-        Invalid: replicates below 1, a cap out of range, or not all arms.
+        Invalid: replicates or threads below 1, a cap out of range, or not all arms.
         InvalidArchitecture: the task has another input shape or other classes than the ticket's network.
         InvalidRecipe: it leaves no ticket, or no step to train.
         Cancelled: `should_stop` said so.
@@ -71,7 +75,8 @@ def verify(
     line = _line(ticket, data, recipe, progress, should_stop) if stability else None
     results, evaluation, before = dict[str, ArmResult](), None, list[Mapping[str, Any]]()
     for look, first in zip(looks, [0, *(look.n for look in looks)], strict=False):
-        fresh = _run_look(ticket, data, recipe, range(first, look.n), progress, should_stop, kept)
+        replicates_now = range(first, look.n)
+        fresh = run_arms(ticket, ARMS, data, recipe, replicates_now, progress, should_stop, kept, threads)
         results = {arm: results[arm].joined(fresh[arm]) if results else fresh[arm] for arm in ARMS}
         evaluation = judge(
             ticket, results, delta, chosen.name, look.alpha, looks=before, gate=gate, stability=line
@@ -94,22 +99,6 @@ def next_look(looks: Sequence[Look], evaluation: Evaluation) -> Look | None:
     return next(later, None) if is_open(evaluation.verdict) else None
 
 
-def _run_look(
-    ticket: Ticket,
-    data: TaskData,
-    recipe: Recipe,
-    replicates: range,
-    progress: Progress | None,
-    should_stop: ShouldStop | None,
-    cache: RunCache | None,
-) -> dict[str, ArmResult]:
-    n, results = len(replicates), dict[str, ArmResult]()
-    for place, arm in enumerate(ARMS):
-        counted = _counted(progress, place * n, len(ARMS) * n)
-        results[arm] = run_arm(ticket, arm, data, recipe, replicates, counted, should_stop, cache=cache)
-    return results
-
-
 def _line(
     ticket: Ticket,
     data: TaskData,
@@ -118,16 +107,3 @@ def _line(
     should_stop: ShouldStop | None,
 ) -> Barrier:
     return barrier(ticket, data, recipe, progress=progress, should_stop=should_stop)
-
-
-def _counted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-
-    def count(event: dict[str, object]) -> None:
-        done = event["done"]
-        if event["kind"] == "arm" and isinstance(done, int):
-            event = event | {"done": before + done, "total": total}
-        progress(event)
-
-    return count
