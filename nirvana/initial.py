@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ Words = NDArray[np.uint32]
 Values = NDArray[np.float32]
 Index = NDArray[np.int64]
 
+_REMEMBERED = 1 << 20  # elements of the largest tensor that is remembered
 _CHUNK = 1 << 20  # elements drawn at a time, so that a large tensor costs little memory beside itself
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -163,8 +165,18 @@ def draw(
 
     Reference: laws by Glorot & Bengio 2010 (AISTATS) and He et al. 2015 (arXiv 1502.01852).
     """
-    if index is not None:
+    total = math.prod(shape)
+    if index is not None and (2 * len(index) < total or total > _REMEMBERED):
         return _draw_index(law, shape, seed, tensor, stream, index)
+    draw_whole = _draw_whole.__wrapped__ if total > _REMEMBERED else _draw_whole
+    whole = draw_whole(law, shape, seed, tensor, stream)
+    return whole.copy() if index is None else whole.ravel()[index]
+
+
+@lru_cache(maxsize=32)
+def _draw_whole(law: str, shape: tuple[int, ...], seed: int, tensor: int, stream: int) -> Values:
+    """A whole tensor, not to be written to: levels of a search and arms of a verification draw the same ones
+    again and again."""
     total = math.prod(shape)
     values = np.empty(total, np.float32)
     for start in range(0, total, _CHUNK):

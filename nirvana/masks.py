@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 import zstandard
@@ -16,6 +17,7 @@ Mask = NDArray[np.bool_]
 ENCODINGS = ("bits", "gaps")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_LEVEL = 19
+_REMEMBERED_BYTES = 1 << 20  # of the largest mask whose encoding is remembered
 _MAX_WINDOW_BYTES = 128 * 2**20  # what level 19 and above may ask for; a hostile frame may ask for more
 _STEP_BYTES = 256  # read at a time; four bytes of a frame can stand for 128 KiB, so a step for 8 MiB
 
@@ -47,7 +49,14 @@ def mask_sha256(mask: Mask) -> str:
 
 def encode(mask: Mask) -> tuple[str, bytes]:
     """The smaller encoding of a mask: its name and its zstd frame."""
-    bodies = {"bits": pack_bits(mask), "gaps": _gap_bytes(mask)}
+    bits = pack_bits(mask)
+    return (_encode if len(bits) <= _REMEMBERED_BYTES else _encode.__wrapped__)(bits, mask.shape)
+
+
+@lru_cache(maxsize=32)
+def _encode(bits: bytes, shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """As `encode`; a ticket is written some three times while a search makes it."""
+    bodies = {"bits": bits, "gaps": _gap_bytes(unpack_bits(bits, shape))}
     compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_content_size=True)
     frames = {name: compressor.compress(body) for name, body in bodies.items()}
     name = min(ENCODINGS, key=lambda encoding: len(frames[encoding]))

@@ -13,6 +13,7 @@ from nirvana.lab.finding import find, find_level, first_ticket, make_recipe, tra
 from nirvana.lab.goal import Goal
 from nirvana.lab.masked import MaskedNetwork, to_torch
 from nirvana.lab.modules import Network, build_module, load_values, read_values
+from nirvana.lab.replicates import Start, train_replicates
 from nirvana.lab.report import FindReport, LevelResult
 from nirvana.lab.tracing import trace, trace_values
 from nirvana.lab.verification import (
@@ -42,6 +43,7 @@ __all__ = [
     "MaskedNetwork",
     "Network",
     "RunCache",
+    "Start",
     "TrainResult",
     "Transfer",
     "barrier",
@@ -59,6 +61,7 @@ __all__ = [
     "trace",
     "trace_values",
     "train",
+    "train_replicates",
     "train_ticket",
     "transfer",
     "transfer_matrix",

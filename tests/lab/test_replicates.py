@@ -230,8 +230,8 @@ def test_bad_input_is_refused_by_name() -> None:
         train_replicates(flat, starts_of(flat), digits(), how)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_cuda_device_that_is_said() -> None:
+def test_without_a_cuda_device_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     architecture = network()
     with pytest.raises(Unavailable, match="no CUDA device"):
         train_replicates(architecture, starts_of(architecture), digits(), SMALL, device="cuda")
