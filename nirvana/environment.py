@@ -3,7 +3,7 @@
     NIRVANA_HOME       folder of everything kept for this user; default ~/.nirvana
     NIRVANA_CACHE      downloaded tickets; default NIRVANA_HOME/cache
     NIRVANA_DATA       folder that holds data sets (NIRVANA_DATA/mnist/train-images-idx3-ubyte.gz ...)
-    NIRVANA_THREADS    how many trainings of a verification run side by side; default: one for each core
+    NIRVANA_THREADS    threads that trainings take, side by side or at one update; default: one for each core
     NIRVANA_OFFLINE    1: no request leaves this process
     NIRVANA_ENDPOINT   the service's address; default http://127.0.0.1:8000
     NIRVANA_TOKEN      bearer token; default: what NIRVANA_HOME/token holds
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from nirvana.errors import Invalid
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
 
@@ -43,9 +45,23 @@ def downloads_folder() -> Path:
     return home() / "data"
 
 
-def threads() -> str | None:
-    """NIRVANA_THREADS as it is written, or None where it is not set."""
-    return os.environ.get("NIRVANA_THREADS", "").strip() or None
+def count_threads(threads: int | None = None) -> int:
+    """How many threads to use: `threads`, or else NIRVANA_THREADS, or else one for each core that this
+    process may run on.
+
+    Raises:
+        Invalid: less than 1, or NIRVANA_THREADS is no whole number.
+    """
+    named = os.environ.get("NIRVANA_THREADS", "").strip()
+    if threads is None and named:
+        if not named.isdecimal():
+            raise Invalid(f"NIRVANA_THREADS is {named!r}, expected a whole number of at least 1")
+        threads = int(named)
+    if threads is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads < 1:
+        raise Invalid(f"threads is {threads}, expected at least 1")
+    return threads
 
 
 def endpoint() -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nirvana import sparse, tasks
 from nirvana.architecture import Architecture
+from nirvana.environment import count_threads
 from nirvana.errors import Invalid, Unavailable
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
@@ -83,6 +84,7 @@ def train_ticket(
     *,
     data: TaskData | ByteData | None = None,
     engine: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     keep_weights: bool = False,
@@ -92,6 +94,7 @@ def train_ticket(
     Args:
         order_seed: of the data's order, and of a dense training's augmentation and dropout.
         data: None: the ticket's task's, as bytes where the sparse engine trains.
+        threads: at most, for the sparse engine; None is NIRVANA_THREADS, or else one for each core.
         progress: called with `nirvana.training.point_event`, and with downloads.
         should_stop: asked before every update.
         keep_weights: whether the result has the weights after the last step.
@@ -117,9 +120,11 @@ def train_ticket(
         data = tasks.load_bytes(ticket.task, progress)
     if data is None:
         data = tasks.load(ticket.task, progress)
+    most = count_threads(threads)
     return sparse.train(
         *(ticket.architecture, ticket.initial_values(), ticket.masks, data, recipe, order_seed),
         start_step=recipe.first_step(ticket.start.rewind_step),
+        threads=sparse.count_useful_threads(ticket.architecture, ticket.masks, recipe, most),
         progress=progress,
         should_stop=should_stop,
         keep_weights=keep_weights,

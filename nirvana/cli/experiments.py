@@ -176,6 +176,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of the data's order.")] = 0,
     engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="File (.npz) for the weights after the last step.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the sparse engine, at most; default: one for each core.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -195,7 +198,11 @@ def train(
         output.say(f"torch trains this: {choice.reason}")
     with Watch(output, f"{ticket.architecture.name} on {ticket.task}") as watch:
         result = train_ticket(
-            ticket, seed, engine=choice.engine, progress=watch, keep_weights=out is not None
+            *(ticket, seed),
+            engine=choice.engine,
+            threads=threads,
+            progress=watch,
+            keep_weights=out is not None,
         )
     trained = _training_summary(ticket, result, seed)
     if out is not None and not result.failed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nirvana import sparse
 from nirvana.architecture import Architecture
+from nirvana.environment import count_threads
 from nirvana.errors import Invalid
 from nirvana.lab.train import train as train_dense
 from nirvana.masks import Mask
@@ -30,10 +31,14 @@ def train(
     order_seed: int,
     *,
     engine: str = "auto",
+    threads: int | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train on the engine asked for; `auto` takes the one that measured faster. Arguments as in
     `nirvana.lab.train.train`; the result names its engine.
+
+    Args:
+        threads: at most, for the sparse engine; None is NIRVANA_THREADS, or else one for each core.
 
     Raises:
         Invalid: no such engine, or the sparse one cannot do this: the op, the field or the package is named.
@@ -43,8 +48,11 @@ def train(
     if engine == "auto" and given.keys() & set(_DENSE_ONLY):
         engine = "dense"
     chosen = choose(engine, architecture, masks, recipe)
-    run = train_dense if chosen == "dense" else sparse.train
-    return run(architecture, values, masks, data, recipe, order_seed, **given)
+    arguments = (architecture, values, masks, data, recipe, order_seed)
+    if chosen == "dense":
+        return train_dense(*arguments, **given)
+    useful = sparse.count_useful_threads(architecture, masks, recipe, count_threads(threads))
+    return sparse.train(*arguments, threads=useful, **given)
 
 
 def choose(engine: str, architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ Importing this needs no numba; `train` does.
 
 from __future__ import annotations
 
-from nirvana.sparse.choice import find_unsupported, pays
+from nirvana.sparse.choice import count_useful_threads, find_unsupported, pays
 from nirvana.sparse.engine import predict_logits, train
 
-__all__ = ["find_unsupported", "pays", "predict_logits", "train"]
+__all__ = ["count_useful_threads", "find_unsupported", "pays", "predict_logits", "train"]

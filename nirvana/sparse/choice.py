@@ -45,6 +45,14 @@ def pays(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) 
     return found.sparse < found.dense
 
 
+def count_useful_threads(
+    architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe, threads: int
+) -> int:
+    """How many of `threads` to put to one update: one for each half of a millisecond that it is expected to
+    take, for they wait for one another after each node (a microsecond or so, if each has a core)."""
+    return max(1, min(threads, int(estimate(architecture, masks, recipe).sparse // 500_000)))
+
+
 class Estimate(NamedTuple):
     """Expected nanoseconds of an update on one core."""
 

@@ -14,6 +14,8 @@ from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.sharing import part
+from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
     add_up,
     fold,
@@ -30,16 +32,22 @@ BLOCK = 16  # pixels of a row whose inputs stay in cache while all output channe
 
 @compiled
 def convolve(
-    network: Network, node: Any, parameters: Floats, outputs: Floats, lanes: Tile, pixels: Tile
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    share: Share,
+    lanes: Tile,
+    pixels: Tile,
 ) -> None:
     """Fill the node's pixels from those that its weights read."""
     for y in range(node.height):
         x, several = 0, len(pixels) // len(lanes)
         while x + several <= node.width:
-            _convolve_at(network, node, parameters, outputs, y, x, lanes, pixels)
+            _convolve_at(network, node, parameters, outputs, share, y, x, lanes, pixels)
             x += several
         while x < node.width:
-            _convolve_at(network, node, parameters, outputs, y, x, lanes, lanes)
+            _convolve_at(network, node, parameters, outputs, share, y, x, lanes, lanes)
             x += 1
 
 
@@ -49,6 +57,7 @@ def _convolve_at(
     node: Any,
     parameters: Floats,
     outputs: Floats,
+    share: Share,
     y: int,
     x: int,
     lanes: Tile,
@@ -60,17 +69,18 @@ def _convolve_at(
     source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
     target = (node.origin + y * node.pitch + x) * step
     apart = node.stride_x * step
-    for part in range(node.parts):
-        for channel in range(node.channels):
+    first, end = part(share, node.channels)
+    for piece in range(node.parts):
+        for channel in range(first, end):
             to = target + channel * node.plane * step
             total = spread(parameters[node.bias + channel], pixels)
-            if part:
+            if piece:
                 total = load_apart(outputs, to, step, lanes, pixels)
-            row = node.row + channel * node.parts + part
+            row = node.row + channel * node.parts + piece
             for k in range(network.starts[row], network.starts[row + 1]):
                 at = source + network.columns[k] * step
                 total = multiply_add(parameters[k], load_apart(outputs, at, apart, lanes, pixels), total)
-            if part + 1 == node.parts:
+            if piece + 1 == node.parts:
                 total = activate(node.activation, total)
             store_apart(outputs, to, step, lanes, total)
 
@@ -83,16 +93,18 @@ def convolve_weights(
     outputs: Floats,
     deltas: Floats,
     sums: Floats,
+    share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
     """Add to the gradients of weights and biases."""
+    first_channel, end_channel = part(share, node.channels)
     for y in range(node.height):
         for first in range(0, node.width, BLOCK):
             end = min(first + BLOCK, node.width)
-            for part in range(node.parts):
-                for channel in range(node.channels):
-                    row = node.row + channel * node.parts + part
+            for piece in range(node.parts):
+                for channel in range(first_channel, end_channel):
+                    row = node.row + channel * node.parts + piece
                     _weigh_row(
                         network, node, outputs, deltas, sums, channel, row, y, first, end, lanes, pixels
                     )
@@ -100,7 +112,7 @@ def convolve_weights(
                     for k in range(count):
                         gradients[network.starts[row] + k] += add_up(load(sums, k * WIDTH, lanes[:1]))
     if node.has_bias:
-        _add_biases(node, gradients, deltas, lanes)
+        _add_biases(node, gradients, deltas, share, lanes)
 
 
 @compiled
@@ -159,9 +171,9 @@ def _weigh(
 
 
 @compiled
-def _add_biases(node: Any, gradients: Floats, deltas: Floats, lanes: Tile) -> None:
+def _add_biases(node: Any, gradients: Floats, deltas: Floats, share: Share, lanes: Tile) -> None:
     step = WIDTH * len(lanes)
-    for channel in range(node.channels):
+    for channel in range(*part(share, node.channels)):
         for y in range(node.height):
             at = (node.origin + channel * node.plane + y * node.pitch) * step
             total = spread(np.float32(0), lanes)
@@ -177,6 +189,7 @@ def convolve_back(
     parameters: Floats,
     outputs: Floats,
     deltas: Floats,
+    share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
@@ -191,10 +204,10 @@ def convolve_back(
                 row = read.origin + (phase_y + y * node.stride_y) * read.pitch + phase_x
                 x = 0
                 while x + several <= width:
-                    _pull(network, node, parameters, outputs, deltas, entry, row, y, x, lanes, pixels)
+                    _pull(network, node, parameters, outputs, deltas, share, entry, row, y, x, lanes, pixels)
                     x += several
                 while x < width:
-                    _pull(network, node, parameters, outputs, deltas, entry, row, y, x, lanes, lanes)
+                    _pull(network, node, parameters, outputs, deltas, share, entry, row, y, x, lanes, lanes)
                     x += 1
 
 
@@ -205,6 +218,7 @@ def _pull(
     parameters: Floats,
     outputs: Floats,
     deltas: Floats,
+    share: Share,
     entry: int,
     row: int,
     y: int,
@@ -217,16 +231,17 @@ def _pull(
     read = network.reads[node.read]
     made = (y * node.pitch + x) * step
     apart = node.stride_x * step
-    for part in range(node.exit_parts):
-        for channel in range(read.channels):
+    first, end = part(share, read.channels)
+    for piece in range(node.exit_parts):
+        for channel in range(first, end):
             at = (row + x * node.stride_x + channel * read.plane) * step
-            place = node.exit + (entry + channel) * node.exit_parts + part
+            place = node.exit + (entry + channel) * node.exit_parts + piece
             delta = spread(np.float32(0), pixels)
-            if part or not read.is_first:
+            if piece or not read.is_first:
                 delta = load_apart(deltas, at, apart, lanes, pixels)
             for k in range(network.exits[place], network.exits[place + 1]):
                 met = load_apart(deltas, made + network.exit_cells[k] * step, step, lanes, pixels)
                 delta = multiply_add(parameters[network.exit_weights[k]], met, delta)
-            if part + 1 == node.exit_parts:
+            if piece + 1 == node.exit_parts:
                 delta = slope(read.activation, load_apart(outputs, at, apart, lanes, pixels), delta)
             store_apart(deltas, at, apart, lanes, delta)

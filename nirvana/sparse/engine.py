@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from nirvana.sparse.memory import (
     read_splits,
 )
 from nirvana.sparse.program import State
+from nirvana.sparse.threads import Threads, make_shares
 from nirvana.training import (
     SECONDS_BETWEEN_EVENTS,
     Point,
@@ -64,10 +65,15 @@ def train(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     keep_weights: bool = False,
+    threads: int = 1,
 ) -> TrainResult:
-    """Train masked values from `start_step` to the recipe's last step, on one thread.
+    """Train masked values from `start_step` to the recipe's last step.
 
     Arguments and result are those of `nirvana.lab.train.train`.
+
+    Args:
+        threads: that work on each update: the numbers are the same on any number. More than one pays where
+            an update takes a millisecond or more, and where each has a core of its own.
 
     Raises:
         InvalidRecipe: no step would be left.
@@ -78,7 +84,10 @@ def train(
     if unsupported := find_unsupported(architecture, recipe, masks):
         raise Unavailable(f"the sparse engine: {unsupported}")
     started = time.perf_counter()
-    run = Run(architecture, values, masks, data, recipe, order_seed, start_step)
+    run = Run(architecture, values, masks, data, recipe, order_seed, start_step, threads)
+    if progress and not is_loaded():
+        said = "loading the kernels, which are compiled when they are first used on a machine"
+        progress({"kind": "kernels", "done": 0, "total": recipe.steps - start_step, "message": said})
     run.go(progress, should_stop)
     untrained, early, final = run.read_test()
     images = (run.step - start_step) * recipe.batch_size
@@ -96,6 +105,14 @@ def train(
         failed_step=run.step if run.failed else None,
         weights=run.values() if keep_weights else None,
     )
+
+
+def is_loaded() -> bool:
+    """Whether this process has compiled code for updates already."""
+    from nirvana.sparse.kernels import update
+
+    found: Any = update
+    return bool(found.signatures)
 
 
 @dataclass
@@ -122,12 +139,14 @@ class Run:
         recipe: Recipe,
         order_seed: int,
         start_step: int = 0,
+        threads: int = 1,
     ) -> None:
         self.recipe, self.first_step = recipe, start_step
         self.program = build(architecture, masks)
         self.splits = read_splits(data, self.program)
         self.lanes, self.pixels = choose_lanes(recipe.batch_size), choose_pixels(self.program)
-        self.space = make_space(self.program, self.lanes, recipe.batch_size)
+        self.threads = Threads(threads)
+        self.space = make_space(self.program, self.lanes, recipe.batch_size, threads)
         self.state = make_state(self.program, values)
         self.rule = make_rule(recipe)
         self.batches = batch_indices(order_seed, len(data.train_y), recipe.batch_size, start_step)
@@ -184,7 +203,8 @@ class Run:
         from nirvana.sparse.kernels import update
 
         losses = np.zeros(len(order))
-        made = update(
+        made = self.threads.run(
+            update,
             self.splits["train"],
             order,
             rates,
@@ -195,8 +215,7 @@ class Run:
             self.space,
             self.rule,
             losses,
-            self.lanes,
-            self.pixels,
+            tail=(self.lanes, self.pixels),
         )
         self.step += made
         self.failed = made < len(order)
@@ -218,8 +237,10 @@ class Run:
         from nirvana.sparse.kernels import measure
 
         examples, program = self.splits[split], self.program
-        loss, right = measure(
-            examples, program.feed, program.network, state, self.space, self.lanes, self.pixels
+        loss, right = self.threads.run(
+            measure,
+            *(examples, program.feed, program.network, state, self.space),
+            tail=(self.lanes, self.pixels),
         )
         return loss / len(examples.labels), right / len(examples.labels)
 
@@ -252,5 +273,6 @@ def predict_logits(
         lanes, pixels = choose_lanes(len(x)), choose_pixels(program)
         space, state = make_space(program, lanes, min(len(x), MOST_AT_ONCE)), make_state(program, values)
         examples = make_examples(x, np.zeros(len(x), np.int64))
-        predict(examples, program.feed, program.network, state, space, found, lanes, pixels)
+        arguments = (examples, program.feed, program.network, state, space, found)
+        predict(*arguments, make_shares(1)[0], lanes, pixels)
     return found

@@ -39,17 +39,19 @@ from nirvana.sparse.program import (
     State,
 )
 from nirvana.sparse.rows import Tile, bend, linear_backward, linear_forward, straighten
+from nirvana.sparse.sharing import part, wait
 from nirvana.sparse.subnormals import float_mode, set_float_mode
+from nirvana.sparse.threads import Share
 
 Pixels = Tile | None
 
 
 @compiled
-def gather(x: Examples, chosen: Integers, feed: Feed, outputs: Floats, lanes: Tile) -> None:
+def gather(x: Examples, chosen: Integers, feed: Feed, outputs: Floats, share: Share, lanes: Tile) -> None:
     """Put the feed's features of the chosen examples, (lanes,), into the input's cells."""
     step = WIDTH * len(lanes)
     for group in range(len(lanes)):
-        for window in range(len(feed.features)):
+        for window in range(*part(share, len(feed.features))):
             to = feed.cells[window] * step + group * WIDTH
             feature = feed.features[window]
             if len(x.pixels):
@@ -60,51 +62,70 @@ def gather(x: Examples, chosen: Integers, feed: Feed, outputs: Floats, lanes: Ti
 
 @compiled
 def forward(
-    network: Network, state: State, space: Space, batch: int, is_training: bool, lanes: Tile, pixels: Pixels
+    network: Network,
+    state: State,
+    space: Space,
+    batch: int,
+    is_training: bool,
+    share: Share,
+    lanes: Tile,
+    pixels: Pixels,
 ) -> None:
     """Fill every value from the input's. Arguments as for `norm_forward`."""
     size = space.cells * WIDTH * len(lanes)
     for number in range(len(network.nodes)):
         node = network.nodes[number]
         if pixels is not None and node.op == NORM:
-            norm_forward(network, node, state, space, batch, is_training, lanes)
+            norm_forward(network, node, state, space, batch, is_training, share, lanes)
         for slot in range(space.slots):
             outputs = space.outputs[slot * size : (slot + 1) * size]
             if node.op == LINEAR:
-                linear_forward(network, node, state.parameters, outputs, lanes)
+                linear_forward(network, node, state.parameters, outputs, share, lanes)
             elif pixels is not None:
-                _forward_pixels(network, node, state.parameters, outputs, lanes, pixels)
+                _forward_pixels(network, node, state.parameters, outputs, share, lanes, pixels)
             if node.activation == TANH:
-                bend(node, outputs, lanes)
+                bend(node, outputs, share, lanes)
+        wait(share)
 
 
 @compiled
 def _forward_pixels(
-    network: Network, node: Any, parameters: Floats, outputs: Floats, lanes: Tile, pixels: Tile
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    share: Share,
+    lanes: Tile,
+    pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
-        convolve(network, node, parameters, outputs, lanes, pixels)
+        convolve(network, node, parameters, outputs, share, lanes, pixels)
     elif node.op == ADD:
-        add_forward(network, node, outputs, lanes)
+        add_forward(network, node, outputs, share, lanes)
     elif node.op != NORM:
-        pool_forward(network, node, outputs, node.op == MEAN_POOL, lanes)
+        pool_forward(network, node, outputs, node.op == MEAN_POOL, share, lanes)
 
 
 @compiled
-def backward(network: Network, state: State, space: Space, batch: int, lanes: Tile, pixels: Pixels) -> None:
+def backward(
+    network: Network, state: State, space: Space, batch: int, share: Share, lanes: Tile, pixels: Pixels
+) -> None:
     """Add the gradients of these tiles to `state.gradients`; those of the logits are there."""
     size = space.cells * WIDTH * len(lanes)
+    first, end = part(share, len(space.sums) // share.threads * share.threads)
+    sums = space.sums[first:end]
     for number in range(len(network.nodes) - 1, -1, -1):
         node = network.nodes[number]
         if pixels is not None and node.op == NORM:
-            norm_backward(network, node, state, space, batch, lanes)
+            norm_backward(network, node, state, space, batch, share, lanes)
         for slot in range(space.slots):
             outputs = space.outputs[slot * size : (slot + 1) * size]
             deltas = space.deltas[slot * size : (slot + 1) * size]
             if node.op == LINEAR:
-                linear_backward(network, node, state, outputs, deltas, lanes)
+                linear_backward(network, node, state, outputs, deltas, share, lanes)
             elif pixels is not None:
-                _backward_pixels(network, node, state, outputs, deltas, space.sums, lanes, pixels)
+                _backward_pixels(network, node, state, outputs, deltas, sums, share, lanes, pixels)
+        wait(share)
 
 
 @compiled
@@ -115,17 +136,18 @@ def _backward_pixels(
     outputs: Floats,
     deltas: Floats,
     sums: Floats,
+    share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
-        convolve_weights(network, node, state.gradients, outputs, deltas, sums, lanes, pixels)
+        convolve_weights(network, node, state.gradients, outputs, deltas, sums, share, lanes, pixels)
         if network.reads[node.read].learns:
-            convolve_back(network, node, state.parameters, outputs, deltas, lanes, pixels)
+            convolve_back(network, node, state.parameters, outputs, deltas, share, lanes, pixels)
     elif node.op == ADD:
-        add_backward(network, node, outputs, deltas, lanes)
+        add_backward(network, node, outputs, deltas, share, lanes)
     elif node.op != NORM:
-        pool_backward(network, node, outputs, deltas, node.op == MEAN_POOL, lanes)
+        pool_backward(network, node, outputs, deltas, node.op == MEAN_POOL, share, lanes)
 
 
 @compiled
@@ -149,6 +171,7 @@ def update(
     space: Space,
     rule: Rule,
     losses: NDArray[np.float64],
+    share: Share,
     lanes: Tile,
     pixels: Pixels,
 ) -> int:
@@ -157,7 +180,8 @@ def update(
     Args:
         order: (updates, batch), the examples of each update.
         rates: (updates,) learning rates; `updates`: how many were made before, for Adam.
-        losses: (updates,), filled: mean cross-entropies.
+        losses: (updates,) zeros, filled: mean cross-entropies.
+        share: this thread's. All of `share.threads` threads call this at once with the same other arguments.
 
     Returns:
         how many losses were finite; the update with one that was not is made too.
@@ -168,14 +192,14 @@ def update(
     targets = np.empty(space.slots * step, np.int64)
     made = 0
     while made < len(order):
-        total = 0.0
         for start in range(0, batch, space.slots * step):
-            _fill(examples, order[made], start, feed, space, targets, lanes)
-            forward(network, state, space, batch, True, lanes, pixels)
-            total += _lose(network, space, targets, start, batch, lanes)
-            backward(network, state, space, batch, lanes, pixels)
-        descend(state, rule, rates[made], updates + made + 1)
-        losses[made] = total / batch
+            _fill(examples, order[made], start, feed, space, targets, share, lanes)
+            forward(network, state, space, batch, True, share, lanes, pixels)
+            if share.number == 0:
+                losses[made] += _lose(network, space, targets, start, batch, lanes) / batch
+            wait(share)
+            backward(network, state, space, batch, share, lanes, pixels)
+        descend(state, rule, rates[made], updates + made + 1, share)
         if not math.isfinite(losses[made]):
             break
         made += 1
@@ -185,7 +209,14 @@ def update(
 
 @compiled
 def _fill(
-    examples: Examples, order: Integers, start: int, feed: Feed, space: Space, targets: Integers, lanes: Tile
+    examples: Examples,
+    order: Integers,
+    start: int,
+    feed: Feed,
+    space: Space,
+    targets: Integers,
+    share: Share,
+    lanes: Tile,
 ) -> None:
     """Gather the examples from `start` on into all slots; a lane without one does not live."""
     step = WIDTH * len(lanes)
@@ -197,8 +228,10 @@ def _fill(
             is_live = place < len(order)
             chosen[j] = order[place if is_live else start]
             targets[slot * step + j] = examples.labels[chosen[j]]
-            space.live[slot * step + j] = np.float32(is_live)
-        gather(examples, chosen, feed, space.outputs[slot * size : (slot + 1) * size], lanes)
+            if share.number == 0:
+                space.live[slot * step + j] = np.float32(is_live)
+        gather(examples, chosen, feed, space.outputs[slot * size : (slot + 1) * size], share, lanes)
+    wait(share)
 
 
 @compiled
@@ -224,18 +257,22 @@ def measure(
     network: Network,
     state: State,
     space: Space,
+    share: Share,
     lanes: Tile,
     pixels: Pixels,
 ) -> tuple[float, int]:
-    """The sum of cross-entropies over all examples, and how many have the logit of their label largest."""
+    """The sum of cross-entropies over all examples, and how many have the logit of their label largest: the
+    first thread's answer."""
     mode = float_mode()
     set_float_mode(mode, True)
     step, n = WIDTH * len(lanes), len(examples.labels)
     order, targets = np.arange(n), np.empty(space.slots * step, np.int64)
     total, right = 0.0, 0
     for start in range(0, n, space.slots * step):
-        _fill(examples, order, start, feed, space, targets, lanes)
-        forward(network, state, space, n, False, lanes, pixels)
+        _fill(examples, order, start, feed, space, targets, share, lanes)
+        forward(network, state, space, n, False, share, lanes, pixels)
+        if share.number:
+            continue
         total += _lose(network, space, targets, start, n, lanes)
         for slot in range(space.slots):
             count = max(0, min(step, n - start - slot * step))
@@ -253,6 +290,7 @@ def predict(
     state: State,
     space: Space,
     found: Floats,
+    share: Share,
     lanes: Tile,
     pixels: Pixels,
 ) -> None:
@@ -262,8 +300,10 @@ def predict(
     step, n = WIDTH * len(lanes), len(found)
     order, targets = np.arange(n), np.empty(space.slots * step, np.int64)
     for start in range(0, n, space.slots * step):
-        _fill(examples, order, start, feed, space, targets, lanes)
-        forward(network, state, space, n, False, lanes, pixels)
+        _fill(examples, order, start, feed, space, targets, share, lanes)
+        forward(network, state, space, n, False, share, lanes, pixels)
+        if share.number:
+            continue
         for slot in range(space.slots):
             logits = _logits(network, space, space.outputs, slot, lanes)
             for j in range(min(step, n - start - slot * step)):

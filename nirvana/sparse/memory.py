@@ -33,14 +33,14 @@ def choose_pixels(program: Program) -> Tile | None:
     return _PIXELS if program.has_pixels else None
 
 
-def make_space(program: Program, lanes: Tile, batch_size: int) -> Space:
+def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:
     """Room for one tile, or for as many as a batch has where batch norm looks at all of it."""
     step = WIDTH * len(lanes)
     slots = -(-batch_size // step) if program.norms else 1
     cells = program.layout.cells
     most = max((int(kept.sum((1, 2, 3)).max()) for _, kept in program.links), default=0)
     channels = sum(norm.makes.channels for norm in program.norms)
-    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, (most + 1) * WIDTH)
+    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * most * WIDTH)
     outputs, deltas, live, rows, sums = (aligned(size) for size in sizes)
     return Space(outputs, deltas, live, rows, sums, np.zeros((2, channels), np.float32), cells, slots)
 

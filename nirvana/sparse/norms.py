@@ -14,6 +14,8 @@ from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import WIDTH
 from nirvana.sparse.program import Network, Space, State
 from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.sharing import part
+from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import add_up, load, spread, store
 
 EPSILON = 1e-5
@@ -22,7 +24,14 @@ MOMENTUM = 0.1
 
 @compiled
 def norm_forward(
-    network: Network, node: Any, state: State, space: Space, batch: int, is_training: bool, lanes: Tile
+    network: Network,
+    node: Any,
+    state: State,
+    space: Space,
+    batch: int,
+    is_training: bool,
+    share: Share,
+    lanes: Tile,
 ) -> None:
     """Normalise each channel; in training by the batch's mean and variance, which move the running ones.
 
@@ -32,7 +41,7 @@ def norm_forward(
     read = network.reads[node.read]
     count = batch * node.height * node.width
     means, variances = state.running
-    for channel in range(node.channels):
+    for channel in range(*part(share, node.channels)):
         at = node.norm + channel
         mean, variance = float(means[at]), float(variances[at])
         if is_training:
@@ -78,11 +87,13 @@ def _scale(node: Any, read: Any, space: Space, channel: int, gain: float, shift:
 
 
 @compiled
-def norm_backward(network: Network, node: Any, state: State, space: Space, batch: int, lanes: Tile) -> None:
+def norm_backward(
+    network: Network, node: Any, state: State, space: Space, batch: int, share: Share, lanes: Tile
+) -> None:
     """Gradients of gains and shifts, and of what was read, through the batch's mean and variance."""
     read = network.reads[node.read]
     count = batch * node.height * node.width
-    for channel in range(node.channels):
+    for channel in range(*part(share, node.channels)):
         mean, scale = space.moments[0, node.norm + channel], space.moments[1, node.norm + channel]
         plain, along = _sums(node, read, space, channel, mean, scale, lanes)
         state.gradients[node.gain + channel] += np.float32(along)

@@ -10,14 +10,16 @@ from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.sharing import part
+from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import larger, load, spread, store, where_equal
 
 
 @compiled
-def add_forward(network: Network, node: Any, outputs: Floats, lanes: Tile) -> None:
+def add_forward(network: Network, node: Any, outputs: Floats, share: Share, lanes: Tile) -> None:
     """Sums of all that the node reads."""
     step = WIDTH * len(lanes)
-    for channel in range(node.channels):
+    for channel in range(*part(share, node.channels)):
         for y in range(node.height):
             for x in range(node.width):
                 total = spread(np.float32(0), lanes)
@@ -27,13 +29,15 @@ def add_forward(network: Network, node: Any, outputs: Floats, lanes: Tile) -> No
 
 
 @compiled
-def add_backward(network: Network, node: Any, outputs: Floats, deltas: Floats, lanes: Tile) -> None:
+def add_backward(
+    network: Network, node: Any, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
+) -> None:
     """The gradient goes to all that the node reads."""
     step = WIDTH * len(lanes)
     for number in range(node.read, node.reads_end):
         read = network.reads[number]
         if read.learns:
-            for channel in range(node.channels):
+            for channel in range(*part(share, node.channels)):
                 for y in range(node.height):
                     for x in range(node.width):
                         delta = load(deltas, _pixel(node, channel, y, x) * step, lanes)
@@ -59,12 +63,14 @@ def _bounds(start: int, size: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def pool_forward(network: Network, node: Any, outputs: Floats, is_mean: bool, lanes: Tile) -> None:
+def pool_forward(
+    network: Network, node: Any, outputs: Floats, is_mean: bool, share: Share, lanes: Tile
+) -> None:
     """The largest, or the mean, of each window; a mean counts the padding as zeros."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    share = spread(np.float32(1) / np.float32(node.kernel_y * node.kernel_x), lanes)
-    for channel in range(node.channels):
+    fraction = spread(np.float32(1) / np.float32(node.kernel_y * node.kernel_x), lanes)
+    for channel in range(*part(share, node.channels)):
         for y in range(node.height):
             first_y, end_y = _bounds(y * node.stride_y - node.padding_y, node.kernel_y, read.height)
             for x in range(node.width):
@@ -74,19 +80,19 @@ def pool_forward(network: Network, node: Any, outputs: Floats, is_mean: bool, la
                     for j in range(first_x, end_x):
                         met = load(outputs, _pixel(read, channel, i, j) * step, lanes)
                         best = best + met if is_mean else larger(best, met)
-                best = best * share if is_mean else best
+                best = best * fraction if is_mean else best
                 store(outputs, _pixel(node, channel, y, x) * step, best)
 
 
 @compiled
 def pool_backward(
-    network: Network, node: Any, outputs: Floats, deltas: Floats, is_mean: bool, lanes: Tile
+    network: Network, node: Any, outputs: Floats, deltas: Floats, is_mean: bool, share: Share, lanes: Tile
 ) -> None:
     """The gradient goes to the first of each window's largest, or in equal shares to all of it."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    share = spread(np.float32(1) / np.float32(node.kernel_y * node.kernel_x), lanes)
-    for channel in range(node.channels):
+    fraction = spread(np.float32(1) / np.float32(node.kernel_y * node.kernel_x), lanes)
+    for channel in range(*part(share, node.channels)):
         if read.is_first:
             _clear(read, deltas, channel, step)
         for y in range(node.height):
@@ -95,7 +101,7 @@ def pool_backward(
                 first_x, end_x = _bounds(x * node.stride_x - node.padding_x, node.kernel_x, read.width)
                 at = _pixel(node, channel, y, x) * step
                 left, best = load(deltas, at, lanes), load(outputs, at, lanes)
-                left = left * share if is_mean else left
+                left = left * fraction if is_mean else left
                 for i in range(first_y, end_y):
                     for j in range(first_x, end_x):
                         place = _pixel(read, channel, i, j) * step

@@ -68,7 +68,7 @@ class Space(NamedTuple):
     Attributes:
         outputs, deltas: values and their gradients, (slots x cells x lanes,). cells: of one tile.
         live: (slots x lanes,): 1 for a lane that has an example, else 0.
-        rows: three rows of lanes for the loss. sums: of one row's weights (most weights x 16,).
+        rows: three rows of lanes for the loss. sums: of one row's weights (threads x most weights x 16,).
         moments: mean and 1 / standard deviation of each norm's channels, (2, channels).
     """
 

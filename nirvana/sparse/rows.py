@@ -14,6 +14,8 @@ import numpy as np
 from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats
 from nirvana.sparse.program import Network, State
+from nirvana.sparse.sharing import part
+from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
     add_sums,
     add_up,
@@ -46,10 +48,10 @@ def slope(activation: int, output: Any, vector: Any) -> Any:
 
 
 @compiled
-def bend(node: Any, outputs: Floats, lanes: Tile) -> None:
+def bend(node: Any, outputs: Floats, share: Share, lanes: Tile) -> None:
     """tanh of the node's cells."""
     step = WIDTH * len(lanes)
-    for channel in range(node.channels):
+    for channel in range(*part(share, node.channels)):
         for y in range(node.height):
             at = (node.origin + channel * node.plane + y * node.pitch) * step
             for i in range(at, at + node.width * step):
@@ -66,15 +68,17 @@ def straighten(activation: int, outputs: Floats, deltas: Floats, lanes: Tile) ->
 
 
 @compiled
-def linear_forward(network: Network, node: Any, parameters: Floats, outputs: Floats, lanes: Tile) -> None:
+def linear_forward(
+    network: Network, node: Any, parameters: Floats, outputs: Floats, share: Share, lanes: Tile
+) -> None:
     """Fill the node's cells from those that its weights read."""
-    unit = 0
+    unit, end = part(share, node.channels)
     if node.is_even:
-        while unit + 4 <= node.channels:
+        while unit + 4 <= end:
             _four_units(network, node, parameters, outputs, unit, lanes)
             unit += 4
     step = WIDTH * len(lanes)
-    while unit < node.channels:
+    while unit < end:
         total = spread(parameters[node.bias + unit], lanes)
         row = node.row + unit
         for k in range(network.starts[row], network.starts[row + 1]):
@@ -108,32 +112,33 @@ def _four_units(
 
 @compiled
 def linear_backward(
-    network: Network, node: Any, state: State, outputs: Floats, deltas: Floats, lanes: Tile
+    network: Network, node: Any, state: State, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
 ) -> None:
     """Add to the gradients of weights and biases, and pass the gradient on to what was read."""
     if node.has_bias:
         step, one = WIDTH * len(lanes), spread(np.float32(1), lanes)
-        for unit in range(node.channels):
+        for unit in range(*part(share, node.channels)):
             delta = load(deltas, (node.origin + unit) * step, lanes)
             state.gradients[node.bias + unit] += dot(delta, one)
-    _weigh(network, node, state.gradients, outputs, deltas, lanes)
+    _weigh(network, node, state.gradients, outputs, deltas, share, lanes)
     if network.reads[node.read].learns:
-        _pass_on(network, node, state.parameters, outputs, deltas, lanes)
+        _pass_on(network, node, state.parameters, outputs, deltas, share, lanes)
 
 
 @compiled
 def _weigh(
-    network: Network, node: Any, gradients: Floats, outputs: Floats, deltas: Floats, lanes: Tile
+    network: Network, node: Any, gradients: Floats, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
 ) -> None:
     """Add to the weights' gradients: row by row, or where all rows read the same cells, a few cells of a few
     units at a time."""
     units = UNITS if node.is_even else 1
-    for first in range(0, node.channels, units):
+    begin_unit, end_unit = part(share, node.channels)
+    for first in range(begin_unit, end_unit, units):
         row = node.row + first
         count = network.starts[row + 1] - network.starts[row]
         cells = CELLS if node.is_even else max(count, 1)
         for start in range(0, count, cells):
-            for unit in range(first, min(first + units, node.channels)):
+            for unit in range(first, min(first + units, end_unit)):
                 begin = network.starts[node.row + unit] + start
                 end = min(begin + cells, network.starts[node.row + unit + 1])
                 delta = load(deltas, (node.origin + unit) * WIDTH * len(lanes), lanes)
@@ -164,12 +169,18 @@ def _met(network: Network, outputs: Floats, delta: Any, k: int, lanes: Tile) -> 
 
 @compiled
 def _pass_on(
-    network: Network, node: Any, parameters: Floats, outputs: Floats, deltas: Floats, lanes: Tile
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    share: Share,
+    lanes: Tile,
 ) -> None:
     """The gradient of each feature that was read."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    for feature in range(read.channels):
+    for feature in range(*part(share, read.channels)):
         at = (read.origin + feature) * step
         delta = spread(np.float32(0), lanes)
         for k in range(network.exits[node.exit + feature], network.exits[node.exit + feature + 1]):

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from nirvana.architecture import Architecture
+from nirvana.environment import count_threads
 from nirvana.errors import Cancelled, Invalid
 from nirvana.initial import default_laws
 from nirvana.lab import ARMS, ArmResult, RunCache, run_arm, verify
 from nirvana.lab.verification import pieces, running
 from nirvana.lab.verification.running import arm_keys, run_arms
-from nirvana.lab.verification.threads import Work, count_threads, work_off
+from nirvana.lab.verification.threads import Work, work_off
 from nirvana.ticket import Ticket
 from tests.factories import make_masks, make_ticket
 from tests.lab.small import SMALL, digits, network

@@ -108,6 +108,14 @@ def test_sparse_networks_and_small_ones_pay_and_large_dense_ones_do_not() -> Non
     assert sparse.pays(small, {}, plan)
 
 
+def test_an_update_of_a_millisecond_is_worth_a_second_thread() -> None:
+    plan = Recipe("adam", 1e-3, 60, 100)
+    small, large = network("lenet-300-100"), zoo.build("conv-2", (3, 32, 32), 10)
+    assert sparse.count_useful_threads(small, make_masks(small, 0.05), plan, 8) == 1
+    assert sparse.count_useful_threads(large, make_masks(large, 0.05), plan, 8) == 8
+    assert sparse.count_useful_threads(large, {}, plan, 1) == 1
+
+
 def run(code: str, folder: Path, **environment: str) -> str:
     """What `code` prints in a fresh process that finds the package in `folder`."""
     done = subprocess.run(

@@ -10,6 +10,7 @@ import pytest
 
 from nirvana import sparse, zoo
 from nirvana.architecture import Architecture
+from nirvana.errors import Cancelled
 from nirvana.initial import epoch_order
 from nirvana.lab.train import train as train_dense
 from nirvana.tasks import TaskData
@@ -225,6 +226,36 @@ def test_the_same_bits_whatever_ran_before() -> None:
     assert second.weights is not None
     for name, weight in first.weights.items():
         assert np.array_equal(weight, second.weights[name])
+
+
+@pytest.mark.parametrize("threads", [2, 3, 9])
+def test_several_threads_at_an_update_give_the_same_bits(threads: int) -> None:
+    """As many as there are cores, and more, also than a layer has channels."""
+    plan = recipe(batch_size=70, **PLAIN)
+    for architecture in (residual(), chain(FLATTEN, linear(64, 40), TANH, linear(40, 10))):
+        arguments: Any = (
+            architecture,
+            values_of(architecture),
+            make_masks(architecture, 0.5),
+            digits(),
+            plan,
+            3,
+        )
+        alone = sparse.train(*arguments, keep_weights=True)
+        shared = sparse.train(*arguments, keep_weights=True, threads=threads)
+        assert shared.curve == alone.curve
+        assert shared.final_test_accuracy == alone.final_test_accuracy
+        assert alone.weights is not None
+        assert shared.weights is not None
+        for name, weight in alone.weights.items():
+            assert np.array_equal(weight, shared.weights[name])
+
+
+def test_several_threads_stop_when_they_are_told_to() -> None:
+    architecture, asked = residual(), iter(range(100))
+    arguments: Any = (architecture, values_of(architecture), {}, digits(), recipe(**PLAIN), 3)
+    with pytest.raises(Cancelled, match="step 5 of 20"):
+        sparse.train(*arguments, threads=2, should_stop=lambda: next(asked) >= 5)
 
 
 @pytest.mark.parametrize("n", [0, 1, 70])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nirvana import lab
 from tests.registry import Templates
 from tests.worker.arena import Arena, children_of, open_arena, small_spec
 
@@ -19,7 +20,11 @@ LONG = {"steps": 10**9, "evaluate_every": 100}
 
 @pytest.fixture(scope="module")
 def arena(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """One arena and one worker for all of these: it has to survive them."""
+    """One arena and one worker for all of these: it has to survive them.
+
+    A first training compiles kernels for longer than a round may be silent here, so that is done before.
+    """
+    lab.find("digits", "lenet-300-100", levels=0, recipe={"steps": 1})
     home: Path = tmp_path_factory.mktemp("arena")
     with open_arena(templates, "sqlite", home) as opened:
         opened.run(

@@ -178,6 +178,7 @@ def _train(piece: Piece, tell: Tell, should_stop: ShouldStop | None) -> list[Tra
         should_stop=should_stop,
         teacher=teacher,
         engine=piece.engine,
+        threads=1,
     )
     return [result]
 

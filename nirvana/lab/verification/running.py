@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from nirvana.cost import Cost, sum_costs
+from nirvana.environment import count_threads
 from nirvana.errors import Cancelled, Invalid
 from nirvana.lab.distillation import data_sha256
 from nirvana.lab.environment import environment
@@ -23,7 +24,7 @@ from nirvana.lab.verification.fitting import check_fit
 from nirvana.lab.verification.pieces import Piece, Replicate, Setting, plan_arm, run_piece
 from nirvana.lab.verification.results import ArmResult
 from nirvana.lab.verification.runs import RunCache
-from nirvana.lab.verification.threads import Work, count_threads, work_off
+from nirvana.lab.verification.threads import Work, work_off
 from nirvana.masks import density
 from nirvana.protocol import ARMS
 from nirvana.recipe import Recipe

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 
-from nirvana import environment
-from nirvana.errors import Invalid
-
 Work = Callable[[threading.Event], None]
-
-
-def count_threads(threads: int | None = None) -> int:
-    """How many threads to use: `threads`, or else NIRVANA_THREADS, or else one for each core that this
-    process may run on.
-
-    Raises:
-        Invalid: less than 1, or NIRVANA_THREADS is no whole number.
-    """
-    named = environment.threads()
-    if threads is None and named:
-        if not named.isdecimal():
-            raise Invalid(f"NIRVANA_THREADS is {named!r}, expected a whole number of at least 1")
-        threads = int(named)
-    if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise Invalid(f"threads is {threads}, expected at least 1")
-    return threads
 
 
 def work_off(planned: Iterable[tuple[bool, Work]], threads: int) -> None:
