@@ -34,5 +34,5 @@ class Effort:
 
 
 QUICK = Effort("quick", 2, 0.02, 20, 10, 3, 10)
-DEFAULT = Effort("default", 5, 0.12, 1000, 200, 10, 1000)
-FULL = Effort("full", 5, 0.12, 1000, 200, 10, 1000, has_full_length=True)
+DEFAULT = Effort("default", 5, 0.12, 1000, 500, 10, 1000)
+FULL = Effort("full", 5, 0.12, 1000, 500, 10, 1000, has_full_length=True)

@@ -60,9 +60,11 @@ QUICK = ("lenet-300-100", "conv-2")
 class SparseTrainee:
     """The sparse engine's updates."""
 
-    def __init__(self, subject: Subject, masks: Masks, batch: int) -> None:
-        recipe = subject.with_batch(batch)
-        self.run = SparseRun(subject.architecture, subject.values, masks, subject.data, recipe, SEED)
+    def __init__(self, subject: Subject, masks: Masks, batch: int, threads: int = 1) -> None:
+        recipe, of = subject.with_batch(batch), subject
+        self.run = SparseRun(
+            of.architecture, of.values, masks, of.data, recipe, SEED, start_step=0, threads=threads
+        )
 
     def advance(self, steps: int) -> None:
         self.run.update_until(self.run.step + steps)
