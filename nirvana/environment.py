@@ -58,10 +58,21 @@ def count_threads(threads: int | None = None) -> int:
             raise Invalid(f"NIRVANA_THREADS is {named!r}, expected a whole number of at least 1")
         threads = int(named)
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _count_cores()
     if threads < 1:
         raise Invalid(f"threads is {threads}, expected at least 1")
     return threads
+
+
+def _count_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may run on, and may keep busy: a container's quota (cgroup v2) of processor
+    time in a period of time counts, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = quota.read_text().split()
+        return max(1, min(cores, -(-int(most) // int(period))))
+    except (OSError, ValueError):  # no such file, or no limit: "max 100000"
+        return cores
 
 
 def endpoint() -> str:

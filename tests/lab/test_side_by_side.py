@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nirvana.architecture import Architecture
-from nirvana.environment import count_threads
+from nirvana.environment import _count_cores, count_threads
 from nirvana.errors import Cancelled, Invalid
 from nirvana.initial import default_laws
 from nirvana.lab import ARMS, ArmResult, RunCache, run_arm, verify
@@ -177,6 +177,19 @@ def test_threads_come_from_the_caller_or_the_environment_or_the_cores(
         count_threads()
     with pytest.raises(Invalid, match="threads is -2, expected at least 1"):
         verify(make_ticket(), replicates=1, cache=None, threads=-2)
+
+
+def test_a_containers_quota_of_processor_time_counts(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    cores = _count_cores(quota)
+    for text, most in (
+        ("max 100000", cores),
+        ("50000 100000", 1),
+        ("150000 100000", min(2, cores)),
+        ("", cores),
+    ):
+        quota.write_text(text)
+        assert _count_cores(quota) == most
 
 
 def test_work_for_this_thread_stays_on_it_and_the_rest_is_shared() -> None:
