@@ -177,7 +177,7 @@ class Run:
         while self.step < step and not self.failed:
             numbers = range(self.step, min(self.step + MOST_AT_ONCE, step))
             order = np.stack([next(self.batches) for _ in numbers])
-            rates = np.array([learning_rate(self.recipe, number) for number in numbers])
+            rates = np.array([learning_rate(self.recipe, number) for number in numbers], np.float64)
             if should_stop:
                 self._update_one_by_one(order, rates, should_stop)
             else:

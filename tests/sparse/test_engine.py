@@ -251,6 +251,20 @@ def test_a_loss_that_is_not_finite_is_shown_and_counts_as_chance(fields: dict[st
     assert found.cost.images == expected.cost.images
 
 
+def test_a_recipe_of_whole_numbers_runs_the_code_that_is_there() -> None:
+    """JSON knows no difference between 1 and 1.0; numba compiles for integers anew."""
+    from nirvana.sparse.kernels import update
+
+    architecture, compiled = network("mlp-32"), update
+    values: Any = values_of(architecture)
+    plain: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5}
+    sparse.train(architecture, values, {}, digits(), recipe(**plain), 0)
+    before = list(compiled.signatures)  # type: ignore[attr-defined]
+    whole: dict[str, Any] = {"momentum": 0, "weight_decay": 0, "learning_rate": 1}
+    sparse.train(architecture, values, {}, digits(), recipe(**whole), 0)
+    assert compiled.signatures == before  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_not_finite_fail_before_the_first_update(value: float) -> None:
     architecture = network()

@@ -24,7 +24,7 @@ def arena(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
     A first training compiles kernels for longer than a round may be silent here, so that is done before.
     """
-    lab.find("digits", "lenet-300-100", levels=1, recipe={"steps": 1})
+    lab.find("digits", "mlp-16", levels=1, recipe={"steps": 1})
     home: Path = tmp_path_factory.mktemp("arena")
     with open_arena(templates, "sqlite", home) as opened:
         opened.run(
