@@ -144,7 +144,8 @@ class Run:
         self.recipe, self.first_step = recipe, start_step
         self.program = build(architecture, masks)
         self.splits = read_splits(data, self.program)
-        self.lanes, self.pixels = choose_lanes(recipe.batch_size), choose_pixels(self.program)
+        self.lanes = choose_lanes(recipe.batch_size)
+        self.pixels = choose_pixels(self.program, self.lanes)
         self.threads = Threads(threads)
         self.space = make_space(self.program, self.lanes, recipe.batch_size, threads)
         self.state = make_state(self.program, values)
@@ -270,7 +271,8 @@ def predict_logits(
         raise Invalid(f"x has shape {x.shape}, expected {expected}")
     found = np.zeros((len(x), program.layout.last.channels), np.float32)
     if len(x):
-        lanes, pixels = choose_lanes(len(x)), choose_pixels(program)
+        lanes = choose_lanes(len(x))
+        pixels = choose_pixels(program, lanes)
         space, state = make_space(program, lanes, min(len(x), MOST_AT_ONCE)), make_state(program, values)
         examples = make_examples(x, np.zeros(len(x), np.int64))
         arguments = (examples, program.feed, program.network, state, space, found)

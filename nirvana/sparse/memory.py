@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
-_PIXELS = (0,) * 16  # pixels' lanes taken at once: as many vectors of 16 as leave registers for one more
+VECTORS, MOST_PIXELS = 16, 4  # of 16 lanes, taken at once: half of the registers; images may be narrow
 
 
 def choose_lanes(batch_size: int) -> Tile:
@@ -28,9 +28,9 @@ def choose_lanes(batch_size: int) -> Tile:
     return (0,) * (lanes // WIDTH)
 
 
-def choose_pixels(program: Program) -> Tile | None:
+def choose_pixels(program: Program, lanes: Tile) -> Tile | None:
     """How many lanes of neighbouring pixels a kernel takes at once; None for linear layers alone."""
-    return _PIXELS if program.has_pixels else None
+    return lanes * min(MOST_PIXELS, VECTORS // len(lanes)) if program.has_pixels else None
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:
