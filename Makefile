@@ -49,7 +49,7 @@ fmt: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## speed, memory and accuracy, to docs/performance.md (20 minutes; ARGS=--full: searches of full length)
+bench: $(READY) ## speed, memory and accuracy, to docs/performance.md (25 minutes; ARGS=--full: searches of full length)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks --write docs/performance.md $(ARGS)
 
 reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minutes; ARGS=--full: the paper's budget)
