@@ -14,6 +14,10 @@ from typing import Any
 Shape = tuple[int, ...]
 Node = Mapping[str, Any]
 
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.1  # how far running statistics move towards a batch's
+LAYER_NORM_EPSILON = 1e-5
+
 REQUIRED: Any = "required"
 SAME_AS_KERNEL: Any = "same as kernel"
 

@@ -49,8 +49,7 @@ def choose_engine(
         Invalid: no such engine, or `sparse` was asked for and cannot do this: names the op or the field.
         Unavailable: what it takes is not installed here; names the extras that bring it.
     """
-    if engine not in ENGINES:
-        raise Invalid(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
+    check_engine(engine)
     has_torch = find_spec("torch") is not None
     reason = None if engine == "dense" else sparse.find_unsupported(architecture, recipe, masks)
     if engine == "sparse" and reason is not None and find_spec("numba") is not None:
@@ -64,6 +63,16 @@ def choose_engine(
     if engine == "sparse" or not has_torch or recipe is None or sparse.pays(architecture, masks, recipe):
         return Choice("sparse")
     return Choice("dense")
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that is not there.
+
+    Raises:
+        Invalid: naming those that are.
+    """
+    if engine not in ENGINES:
+        raise Invalid(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")
 
 
 def _without_torch(reason: str | None) -> str:

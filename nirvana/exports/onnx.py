@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from nirvana import __version__, tasks
 from nirvana.architecture import Architecture, inputs_of
 from nirvana.errors import Invalid, Problem, Unavailable
-from nirvana.ops import Node, Shape, sizes, value
+from nirvana.ops import BATCH_NORM_EPSILON, LAYER_NORM_EPSILON, Node, Shape, sizes, value
 from nirvana.ticket import Ticket
 from nirvana.trained import Weights, with_statistics
 
 OPSET, IR_VERSION = 17, 8  # onnxruntime 1.12 (2022) and later read them
-EPSILON = 1e-5  # of normalisation, as in nirvana.lab
 
 
 def to_onnx(ticket: Ticket, weights: Weights | None = None) -> bytes:
@@ -175,13 +174,13 @@ def _global_pool(graph: _Graph, node: Node, inputs: list[str], shape: Shape, out
 
 def _batch_norm(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: str) -> None:
     parts = [f"{node['name']}.{suffix}" for suffix in ("weight", "bias", "running_mean", "running_var")]
-    graph.add("BatchNormalization", [*inputs, *parts], output, epsilon=EPSILON)
+    graph.add("BatchNormalization", [*inputs, *parts], output, epsilon=BATCH_NORM_EPSILON)
 
 
 def _layer_norm(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: str) -> None:
     parts = [f"{node['name']}.weight", f"{node['name']}.bias"]
     axis = -len(node["shape"])
-    graph.add("LayerNormalization", [*inputs, *parts], output, axis=axis, epsilon=EPSILON)
+    graph.add("LayerNormalization", [*inputs, *parts], output, axis=axis, epsilon=LAYER_NORM_EPSILON)
 
 
 def _gelu(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: str) -> None:

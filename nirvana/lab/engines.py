@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from nirvana import sparse
 from nirvana.architecture import Architecture
 from nirvana.environment import count_threads
-from nirvana.errors import Invalid
 from nirvana.lab.train import train as train_dense
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
-from nirvana.running import ENGINES, choose_engine
+from nirvana.running import choose_engine
 from nirvana.training import TrainResult
 
 if TYPE_CHECKING:
@@ -62,13 +61,3 @@ def choose(engine: str, architecture: Architecture, masks: Mapping[str, Mask], r
         Invalid: as `train`.
     """
     return choose_engine(engine, architecture, masks, recipe).engine
-
-
-def check_engine(engine: str) -> None:
-    """Refuse an engine that is not there.
-
-    Raises:
-        Invalid: naming those that are.
-    """
-    if engine not in ENGINES:
-        raise Invalid(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}")

@@ -19,7 +19,7 @@ from nirvana.architecture import Architecture
 from nirvana.errors import InvalidArchitecture, InvalidRecipe, Problem, TrainingFailed, raise_problems
 from nirvana.initial import default_laws, draw_all
 from nirvana.lab.distillation import teacher_logits
-from nirvana.lab.engines import check_engine, train
+from nirvana.lab.engines import train
 from nirvana.lab.environment import environment
 from nirvana.lab.goal import Goal, level_of
 from nirvana.lab.methods import FINDERS, Found, Search, adapt, fine_tuning, lr_rewinding
@@ -28,6 +28,7 @@ from nirvana.lab.report import FindReport, LevelResult, is_finished, record, tak
 from nirvana.lab.train import advance
 from nirvana.masks import Mask
 from nirvana.recipe import Recipe
+from nirvana.running import check_engine
 from nirvana.tasks import Task, TaskData
 from nirvana.ticket import Ticket
 from nirvana.training import Progress, ShouldStop, TrainResult, Values

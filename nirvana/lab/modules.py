@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nirvana.architecture import Architecture, inputs_of
-from nirvana.ops import OPS, Node, sizes, value
-
-BATCH_NORM_EPSILON = 1e-5
-BATCH_NORM_MOMENTUM = 0.1
-LAYER_NORM_EPSILON = 1e-5
+from nirvana.ops import (
+    BATCH_NORM_EPSILON,
+    BATCH_NORM_MOMENTUM,
+    LAYER_NORM_EPSILON,
+    OPS,
+    Node,
+    sizes,
+    value,
+)
 
 
 class Part(nn.Module):

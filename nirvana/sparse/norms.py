@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nirvana.ops import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import WIDTH
 from nirvana.sparse.program import Network, Space, State
@@ -17,9 +18,6 @@ from nirvana.sparse.rows import Tile, activate, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import add_up, load, spread, store
-
-EPSILON = 1e-5
-MOMENTUM = 0.1
 
 
 @compiled
@@ -47,9 +45,11 @@ def norm_forward(
         if is_training:
             mean = _mean(read, space, channel, 0.0, False, lanes) / count
             variance = _mean(read, space, channel, mean, True, lanes) / count
-            means[at] += np.float32(MOMENTUM * (mean - means[at]))
-            variances[at] += np.float32(MOMENTUM * (variance * count / (count - 1) - variances[at]))
-        scale = 1 / math.sqrt(variance + EPSILON)
+            means[at] += np.float32(BATCH_NORM_MOMENTUM * (mean - means[at]))
+            variances[at] += np.float32(
+                BATCH_NORM_MOMENTUM * (variance * count / (count - 1) - variances[at])
+            )
+        scale = 1 / math.sqrt(variance + BATCH_NORM_EPSILON)
         space.moments[0, at], space.moments[1, at] = mean, scale
         gain = state.parameters[node.gain + channel] * scale
         _scale(node, read, space, channel, gain, state.parameters[node.bias + channel] - gain * mean, lanes)

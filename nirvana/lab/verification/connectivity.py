@@ -20,9 +20,10 @@ from nirvana.errors import Cancelled, Invalid, TrainingFailed
 from nirvana.lab.engines import train
 from nirvana.lab.environment import deterministic
 from nirvana.lab.evaluate import evaluate
-from nirvana.lab.modules import BATCH_NORM_MOMENTUM, Network, build_module, load_values, tensors_of
+from nirvana.lab.modules import Network, build_module, load_values, tensors_of
 from nirvana.lab.verification.arms import ORDER_SEED, arm_teacher
 from nirvana.lab.verification.fitting import check_fit
+from nirvana.ops import BATCH_NORM_MOMENTUM
 from nirvana.recipe import Recipe
 from nirvana.tasks import TaskData
 from nirvana.ticket import Ticket
