@@ -92,7 +92,7 @@ def convolve_weights(
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
-    sums: Floats,
+    scratch: Floats,
     share: Share,
     lanes: Tile,
     pixels: Tile,
@@ -106,11 +106,11 @@ def convolve_weights(
                 for channel in range(first_channel, end_channel):
                     row = node.row + channel * node.parts + piece
                     _weigh_row(
-                        network, node, outputs, deltas, sums, channel, row, y, first, end, lanes, pixels
+                        network, node, outputs, deltas, scratch, channel, row, y, first, end, lanes, pixels
                     )
                     count = network.starts[row + 1] - network.starts[row]
                     for k in range(count):
-                        gradients[network.starts[row] + k] += add_up(load(sums, k * WIDTH, lanes[:1]))
+                        gradients[network.starts[row] + k] += add_up(load(scratch, k * WIDTH, lanes[:1]))
     if node.has_bias:
         _add_biases(node, gradients, deltas, share, lanes)
 
@@ -121,7 +121,7 @@ def _weigh_row(
     node: Any,
     outputs: Floats,
     deltas: Floats,
-    sums: Floats,
+    scratch: Floats,
     channel: int,
     row: int,
     y: int,
@@ -130,15 +130,15 @@ def _weigh_row(
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Fill `sums`, 16 lanes for each weight of a row's part, from some pixels of a line."""
+    """Fill `scratch`, 16 lanes for each weight of a row's part, from some pixels of a line."""
     for k in range(network.starts[row + 1] - network.starts[row]):
-        store(sums, k * WIDTH, spread(np.float32(0), lanes[:1]))
+        store(scratch, k * WIDTH, spread(np.float32(0), lanes[:1]))
     x, several = first, len(pixels) // len(lanes)
     while x + several <= end:
-        _weigh(network, node, outputs, deltas, sums, channel, row, y, x, lanes, pixels)
+        _weigh(network, node, outputs, deltas, scratch, channel, row, y, x, lanes, pixels)
         x += several
     while x < end:
-        _weigh(network, node, outputs, deltas, sums, channel, row, y, x, lanes, lanes)
+        _weigh(network, node, outputs, deltas, scratch, channel, row, y, x, lanes, lanes)
         x += 1
 
 
@@ -148,7 +148,7 @@ def _weigh(
     node: Any,
     outputs: Floats,
     deltas: Floats,
-    sums: Floats,
+    scratch: Floats,
     channel: int,
     row: int,
     y: int,
@@ -156,7 +156,7 @@ def _weigh(
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Add the pixels from (y, x) on to `sums`."""
+    """Add the pixels from (y, x) on to `scratch`."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
     source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
@@ -167,7 +167,7 @@ def _weigh(
     for k in range(first, end):
         at = (k - first) * WIDTH
         met = load_apart(outputs, source + network.columns[k] * step, apart, lanes, pixels)
-        store(sums, at, fold(delta, met, load(sums, at, lanes[:1])))
+        store(scratch, at, fold(delta, met, load(scratch, at, lanes[:1])))
 
 
 @compiled

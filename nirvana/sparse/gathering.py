@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""How 16 features of 16 examples get into cells, in registers."""
+"""How 16 features of 16 examples get into cells, in registers, and 16 cells back into rows."""
 
 from __future__ import annotations
 
@@ -27,14 +27,10 @@ def transpose(
     step: Any,
 ) -> Any:
     """16 features of 16 examples from x, (n, features), to target: a feature's examples side by side, the
-    features `step` apart. Four rounds of interleaving row i with row i + 8.
+    features `step` apart.
 
     x is float32, or uint8 and becomes pixel * scale - shift, rounded twice.
     """
-    integers = ir.VectorType(ir.IntType(32), WIDTH)
-    low, high = (
-        ir.Constant(integers, [half * 8 + i // 2 + WIDTH * (i % 2) for i in range(WIDTH)]) for half in (0, 1)
-    )
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         arrays = {
@@ -48,18 +44,59 @@ def transpose(
             example = builder.load(builder.gep(arrays[1], [place]))
             start = builder.add(builder.mul(example, width), arguments[3])
             rows.append(_read_row(builder, signature.args[0].dtype, arrays[0], start, scaled))
-        for _ in range(4):
-            pairs = zip(rows[:8], rows[8:], strict=True)
-            rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
-        for i, row in enumerate(rows):
-            place = builder.add(arguments[7], builder.mul(arguments[8], ir.Constant(arguments[8].type, i)))
-            builder.store(
-                row, pointer(context, builder, signature.args[6], arguments[6], place, WIDTH), align=64
-            )
+        _store_turned(context, builder, rows, signature.args[6], *arguments[6:9])
         return context.get_dummy_value()
 
     integer = types.intp
     return types.void(x, examples, integer, integer, scale, shift, target, integer, integer), build
+
+
+@instruction
+def turn(
+    typing: Any,
+    outputs: Any,
+    columns: Any,
+    first: Any,
+    lane: Any,
+    target: Any,
+    to: Any,
+    apart: Any,
+    lanes: Any,
+) -> Any:
+    """16 lanes of the cells that `columns` names from `first` on, to target: a lane's 16 cells side by side,
+    the lanes `apart` from each other."""
+    step = WIDTH * len(lanes)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        places = make_array(signature.args[1])(context, builder, arguments[1]).data
+        rows = []
+        for i in range(WIDTH):
+            place = builder.add(arguments[2], ir.Constant(arguments[2].type, i))
+            column = builder.sext(builder.load(builder.gep(places, [place])), arguments[3].type)
+            start = builder.add(builder.mul(column, ir.Constant(column.type, step)), arguments[3])
+            at = pointer(context, builder, signature.args[0], arguments[0], start, WIDTH)
+            rows.append(builder.load(at, align=64))
+        _store_turned(context, builder, rows, signature.args[4], *arguments[4:7])
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(outputs, columns, integer, integer, target, integer, integer, lanes), build
+
+
+def _store_turned(
+    context: Any, builder: Any, rows: list[Any], kind: Any, target: Any, to: Any, apart: Any
+) -> None:
+    """16 vectors of 16, as columns, `apart` from each other: four rounds of interleaving row i with i + 8."""
+    integers = ir.VectorType(ir.IntType(32), WIDTH)
+    low, high = (
+        ir.Constant(integers, [half * 8 + i // 2 + WIDTH * (i % 2) for i in range(WIDTH)]) for half in (0, 1)
+    )
+    for _ in range(4):
+        pairs = zip(rows[:8], rows[8:], strict=True)
+        rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
+    for i, row in enumerate(rows):
+        place = builder.add(to, builder.mul(apart, ir.Constant(apart.type, i)))
+        builder.store(row, pointer(context, builder, kind, target, place, WIDTH), align=64)
 
 
 def _line(builder: Any, start: Any, index: Any, kind: Any) -> Any:

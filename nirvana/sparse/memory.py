@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
-VECTORS, MOST_PIXELS = 16, 4  # of 16 lanes, taken at once: half of the registers; images may be narrow
+MOST_PIXELS = 4  # taken at once, for images may be narrow
+MOST_CELLS = 32  # of a dense layer, turned at a time
 
 
 def choose_lanes(batch_size: int) -> Tile:
@@ -30,7 +31,11 @@ def choose_lanes(batch_size: int) -> Tile:
 
 def choose_pixels(program: Program, lanes: Tile) -> Tile | None:
     """How many lanes of neighbouring pixels a kernel takes at once; None for linear layers alone."""
-    return lanes * min(MOST_PIXELS, VECTORS // len(lanes)) if program.has_pixels else None
+    if not program.has_pixels:
+        return None
+    from nirvana.sparse.vectors import VECTORS
+
+    return lanes * min(MOST_PIXELS, VECTORS // len(lanes))
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:
@@ -40,9 +45,9 @@ def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1)
     cells = program.layout.cells
     most = max((int(kept.sum((1, 2, 3)).max()) for _, kept in program.links), default=0)
     channels = sum(norm.makes.channels for norm in program.norms)
-    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * most * WIDTH)
-    outputs, deltas, live, rows, sums = (aligned(size) for size in sizes)
-    return Space(outputs, deltas, live, rows, sums, np.zeros((2, channels), np.float32), cells, slots)
+    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * max(most * WIDTH, MOST_CELLS * step))
+    outputs, deltas, live, rows, scratch = (aligned(size) for size in sizes)
+    return Space(outputs, deltas, live, rows, scratch, np.zeros((2, channels), np.float32), cells, slots)
 
 
 def aligned(size: int) -> Floats:

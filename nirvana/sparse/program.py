@@ -68,7 +68,8 @@ class Space(NamedTuple):
     Attributes:
         outputs, deltas: values and their gradients, (slots x cells x lanes,). cells: of one tile.
         live: (slots x lanes,): 1 for a lane that has an example, else 0.
-        rows: three rows of lanes for the loss. sums: of one row's weights (threads x most weights x 16,).
+        rows: three rows of lanes for the loss.
+        scratch: for each thread: sums of one row's weights, (weights, 16), or a few cells turned, (lanes, CELLS).
         moments: mean and 1 / standard deviation of each norm's channels, (2, channels).
     """
 
@@ -76,7 +77,7 @@ class Space(NamedTuple):
     deltas: Floats
     live: Floats
     rows: Floats
-    sums: Floats
+    scratch: Floats
     moments: Floats
     cells: int
     slots: int

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled
+from nirvana.sparse.gathering import turn
 from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats
 from nirvana.sparse.program import Network, State
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
+    VECTORS,
     add_sums,
+    add_to,
     add_up,
     dot,
     fold,
@@ -30,7 +33,9 @@ from nirvana.sparse.vectors import (
 )
 
 Tile = tuple[int, ...]
-UNITS, CELLS = 16, 32  # of a dense layer, whose gradients and outputs fit into the first cache
+QUARTER = VECTORS // 4  # of the sums: for each of four units
+TURNED = (0,) * min(2, QUARTER)
+CELLS = WIDTH * len(TURNED)  # of a dense layer, whose lanes stay in the first cache while all units meet them
 
 
 @compiled
@@ -75,7 +80,8 @@ def linear_forward(
     unit, end = part(share, node.channels)
     if node.is_even:
         while unit + 4 <= end:
-            _four_units(network, node, parameters, outputs, unit, lanes)
+            for group in range(0, len(lanes), QUARTER):
+                _four_units(network, node, parameters, outputs, unit, group * WIDTH, lanes, lanes[:QUARTER])
             unit += 4
     step = WIDTH * len(lanes)
     while unit < end:
@@ -89,21 +95,31 @@ def linear_forward(
 
 @compiled
 def _four_units(
-    network: Network, node: Any, parameters: Floats, outputs: Floats, unit: int, lanes: Tile
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    unit: int,
+    lane: int,
+    lanes: Tile,
+    some: Tile,
 ) -> None:
-    """Four units that read the same cells: each is loaded once, which is what limits a dense layer."""
+    """Some lanes of four units that read the same cells: each is loaded once, which is what limits a dense
+    layer."""
     step = WIDTH * len(lanes)
     first, two, three, four, end = network.starts[node.row + unit : node.row + unit + 5]
-    count = end - four
-    a, b = spread(parameters[node.bias + unit], lanes), spread(parameters[node.bias + unit + 1], lanes)
-    c, d = spread(parameters[node.bias + unit + 2], lanes), spread(parameters[node.bias + unit + 3], lanes)
-    for i in range(count):
-        met = load(outputs, network.columns[first + i] * step, lanes)
-        a = multiply_add(parameters[first + i], met, a)
-        b = multiply_add(parameters[two + i], met, b)
-        c = multiply_add(parameters[three + i], met, c)
-        d = multiply_add(parameters[four + i], met, d)
-    at = (node.origin + unit) * step
+    columns = network.columns[first:two]
+    first_row, second_row = parameters[first:two], parameters[two:three]
+    third_row, fourth_row = parameters[three:four], parameters[four:end]
+    a, b = spread(parameters[node.bias + unit], some), spread(parameters[node.bias + unit + 1], some)
+    c, d = spread(parameters[node.bias + unit + 2], some), spread(parameters[node.bias + unit + 3], some)
+    for i in range(len(columns)):
+        met = load(outputs, columns[i] * step + lane, some)
+        a = multiply_add(first_row[i], met, a)
+        b = multiply_add(second_row[i], met, b)
+        c = multiply_add(third_row[i], met, c)
+        d = multiply_add(fourth_row[i], met, d)
+    at = (node.origin + unit) * step + lane
     store(outputs, at, activate(node.activation, a))
     store(outputs, at + step, activate(node.activation, b))
     store(outputs, at + 2 * step, activate(node.activation, c))
@@ -112,7 +128,14 @@ def _four_units(
 
 @compiled
 def linear_backward(
-    network: Network, node: Any, state: State, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
+    network: Network,
+    node: Any,
+    state: State,
+    outputs: Floats,
+    deltas: Floats,
+    scratch: Floats,
+    share: Share,
+    lanes: Tile,
 ) -> None:
     """Add to the gradients of weights and biases, and pass the gradient on to what was read."""
     if node.has_bias:
@@ -120,36 +143,95 @@ def linear_backward(
         for unit in range(*part(share, node.channels)):
             delta = load(deltas, (node.origin + unit) * step, lanes)
             state.gradients[node.bias + unit] += dot(delta, one)
-    _weigh(network, node, state.gradients, outputs, deltas, share, lanes)
+    if node.is_even:
+        _weigh_fours(network, node, state.gradients, outputs, deltas, scratch, share, lanes)
+    else:
+        for unit in range(*part(share, node.channels)):
+            _weigh_row(network, node, state.gradients, outputs, deltas, unit, 0, lanes)
     if network.reads[node.read].learns:
         _pass_on(network, node, state.parameters, outputs, deltas, share, lanes)
 
 
 @compiled
-def _weigh(
-    network: Network, node: Any, gradients: Floats, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
+def _weigh_fours(
+    network: Network,
+    node: Any,
+    gradients: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    scratch: Floats,
+    share: Share,
+    lanes: Tile,
 ) -> None:
-    """Add to the weights' gradients: row by row, or where all rows read the same cells, a few cells of a few
-    units at a time."""
-    units = UNITS if node.is_even else 1
-    begin_unit, end_unit = part(share, node.channels)
-    for first in range(begin_unit, end_unit, units):
-        row = node.row + first
-        count = network.starts[row + 1] - network.starts[row]
-        cells = CELLS if node.is_even else max(count, 1)
-        for start in range(0, count, cells):
-            for unit in range(first, min(first + units, end_unit)):
-                begin = network.starts[node.row + unit] + start
-                end = min(begin + cells, network.starts[node.row + unit + 1])
-                delta = load(deltas, (node.origin + unit) * WIDTH * len(lanes), lanes)
-                _weigh_row(network, gradients, outputs, delta, begin, end, lanes)
+    """Add to the weights' gradients where all rows read the same cells: 32 cells of four units at a time.
+
+    The cells are turned first, so that neighbours in a vector are weights and no lanes are to be added up.
+    """
+    start = network.starts[node.row]
+    count = network.starts[node.row + 1] - start
+    first, end = part(share, (node.channels + 3) // 4)  # the same fours on any number of threads
+    last = end if 4 * end <= node.channels else end - 1
+    cell = 0
+    while cell + CELLS <= count:
+        for group in range(len(lanes)):
+            for half in range(0, CELLS, WIDTH):
+                at = group * WIDTH * CELLS + half
+                turn(outputs, network.columns, start + cell + half, group * WIDTH, scratch, at, CELLS, lanes)
+        for four in range(first, last):
+            _weigh_four(network, node, gradients, deltas, scratch, 4 * four, cell, lanes)
+        cell += CELLS
+    for unit in range(4 * first, 4 * last):
+        _weigh_row(network, node, gradients, outputs, deltas, unit, cell, lanes)
+    for unit in range(4 * last, min(4 * end, node.channels)):
+        _weigh_row(network, node, gradients, outputs, deltas, unit, 0, lanes)
+
+
+@compiled
+def _weigh_four(
+    network: Network,
+    node: Any,
+    gradients: Floats,
+    deltas: Floats,
+    scratch: Floats,
+    unit: int,
+    cell: int,
+    lanes: Tile,
+) -> None:
+    """Add to the gradients of the cells in `scratch`, (lanes, CELLS), for four units."""
+    step = WIDTH * len(lanes)
+    first = (node.origin + unit) * step
+    one, two = deltas[first : first + step], deltas[first + step : first + 2 * step]
+    three, four = deltas[first + 2 * step : first + 3 * step], deltas[first + 3 * step : first + 4 * step]
+    a = spread(np.float32(0), TURNED)
+    b, c, d = a, a, a
+    for lane in range(step):
+        met = load(scratch, lane * CELLS, TURNED)
+        a = multiply_add(one[lane], met, a)
+        b = multiply_add(two[lane], met, b)
+        c = multiply_add(three[lane], met, c)
+        d = multiply_add(four[lane], met, d)
+    at = network.starts[node.row + unit] + cell
+    count = network.starts[node.row + unit + 1] - network.starts[node.row + unit]
+    add_to(gradients, at, a)
+    add_to(gradients, at + count, b)
+    add_to(gradients, at + 2 * count, c)
+    add_to(gradients, at + 3 * count, d)
 
 
 @compiled
 def _weigh_row(
-    network: Network, gradients: Floats, outputs: Floats, delta: Any, begin: int, end: int, lanes: Tile
+    network: Network,
+    node: Any,
+    gradients: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    unit: int,
+    first: int,
+    lanes: Tile,
 ) -> None:
-    k = begin
+    """Add to the gradients of a unit's weights from its number `first` on."""
+    delta = load(deltas, (node.origin + unit) * WIDTH * len(lanes), lanes)
+    k, end = network.starts[node.row + unit] + first, network.starts[node.row + unit + 1]
     while k + 4 <= end:
         one, two = _met(network, outputs, delta, k, lanes), _met(network, outputs, delta, k + 1, lanes)
         three = _met(network, outputs, delta, k + 2, lanes)

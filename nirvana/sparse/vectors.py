@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
@@ -19,6 +19,8 @@ from numba.np.arrayobj import make_array
 
 from nirvana.sparse.layout import WIDTH
 
+HAS_WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
+VECTORS = 16 if HAS_WIDE_REGISTERS else 4  # of 16 lanes, that sums may take: half of the registers
 
 def instruction(function: Any) -> Any:
     """For functions that write LLVM's instructions; a call leaves out the first argument."""
@@ -101,6 +103,18 @@ def store(typing: Any, array: Any, index: Any, vector: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at = pointer(context, builder, signature.args[0], arguments[0], arguments[1], vector.count)
         builder.store(arguments[2], at, align=64)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), build
+
+
+@instruction
+def add_to(typing: Any, array: Any, index: Any, vector: Any) -> Any:
+    """Add a vector to neighbours in array, which lie anywhere."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at = pointer(context, builder, signature.args[0], arguments[0], arguments[1], vector.count)
+        builder.store(builder.fadd(builder.load(at, align=4), arguments[2]), at, align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), build
@@ -251,8 +265,7 @@ def add_sums(typing: Any, array: Any, index: Any, one: Any, two: Any, three: Any
         found = _add_shuffled(builder, pairs[0], pairs[1], low, 2)
         for half in (8, 4):
             found = _add_shuffled(builder, found, found, list(range(half)), half)
-        start = make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(start, [arguments[1]]), vector_type(4).as_pointer())
+        place = pointer(context, builder, signature.args[0], arguments[0], arguments[1], 4)
         builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
         return context.get_dummy_value()
 
