@@ -22,12 +22,14 @@ from nirvana.sparse.program import (
     NORM,
     PLACE,
     READ,
+    SQUARE,
     Feed,
     Network,
     Program,
 )
+from nirvana.sparse.squares import find_returns, find_squares
 
-PART = 16  # weights: fewer cost more to begin and end than the cache gives back
+PART = 32  # weights: fewer cost more to begin and end than the cache gives back
 LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
@@ -95,11 +97,12 @@ def _build_network(
         columns.append(read)
         exits.append(_find_exits(step, kept, weight))
         weight += len(read)
-    nodes, reads = _describe(layout, links, norms, exits, weight)
+    nodes, reads, squares = _describe(layout, links, norms, exits, weight)
     first = np.cumsum([0, *(len(one.weights) for one in exits)])
     return Network(
         nodes,
         reads,
+        squares,
         np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
         np.concatenate(columns).astype(np.int32),
         np.concatenate([one.starts + at for one, at in zip(exits, first, strict=False)]),
@@ -169,16 +172,21 @@ def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
 
 def _describe(
     layout: Layout, links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The records of nodes and of what they read."""
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The records of nodes, of what they read, and of their squares."""
     places = _find_parameters(links, norms, exits, weights)
-    nodes, reads = list[dict[str, int]](), list[dict[str, int]]()
+    nodes, reads, squares = list[dict[str, int]](), list[dict[str, int]](), [np.zeros(0, SQUARE)]
     for step in layout.steps:
         node = (
             _place(step.makes) | {"op": _OPS[step.op], "read": len(reads)} | places.get(step.makes.start, {})
         )
         for name, (y, x) in step.window._asdict().items():
             node |= {f"{name}_y": y, f"{name}_x": x}
+        if step.op in CONVOLUTIONS:
+            for name, found in (("squares", find_squares(step)), ("returns", find_returns(step))):
+                node[name] = sum(map(len, squares))
+                node[f"{name}_end"] = node[name] + len(found)
+                squares.append(found)
         reads += [_place(one) | {"learns": one.learns} for one in step.reads]
         nodes.append(node | {"reads_end": len(reads)})
     seen = set[int]()
@@ -186,7 +194,7 @@ def _describe(
         for read in reads[node["read"] : node["reads_end"]]:
             read["is_first"] = read["origin"] not in seen
             seen.add(read["origin"])
-    return _records(nodes, NODE), _records(reads, READ)
+    return _records(nodes, NODE), _records(reads, READ), np.concatenate(squares)
 
 
 def _find_parameters(

@@ -1,7 +1,7 @@
-"""Convolutions, compiled: a kept weight meets several neighbouring pixels, all their lanes, at a time.
+"""Convolutions, compiled: a kept weight meets four pixels, all their lanes, at a time.
 
 Direct, without im2col: a weight is a distance between cells, the same for every pixel, so nothing is copied.
-`pixels`, wherever it is an argument, is a tuple as `lanes` is, of as many pixels' lanes as are taken at once.
+`pixels`, wherever it is an argument, is a tuple as `lanes` is, of four times its items: a square's lanes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from nirvana.sparse.rows import Tile, activate, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
+    add_sums,
     add_up,
     fold,
     load,
-    load_apart,
+    load_square,
     multiply_add,
+    peek,
     spread,
-    store,
-    store_apart,
+    store_square,
 )
 
-BLOCK = 16  # pixels of a row whose inputs stay in cache while all output channels read them
+SQUARES = 8  # whose inputs stay in the first cache while all output channels' gradients meet them
 
 
 @compiled
@@ -41,14 +42,12 @@ def convolve(
     pixels: Tile,
 ) -> None:
     """Fill the node's pixels from those that its weights read."""
-    for y in range(node.height):
-        x, several = 0, len(pixels) // len(lanes)
-        while x + several <= node.width:
-            _convolve_at(network, node, parameters, outputs, share, y, x, lanes, pixels)
-            x += several
-        while x < node.width:
-            _convolve_at(network, node, parameters, outputs, share, y, x, lanes, lanes)
-            x += 1
+    for number in range(node.squares, node.squares_end):
+        square = network.squares[number]
+        if square.is_one:
+            _convolve_at(network, node, parameters, outputs, share, square, lanes, lanes)
+        else:
+            _convolve_at(network, node, parameters, outputs, share, square, lanes, pixels)
 
 
 @compiled
@@ -58,31 +57,29 @@ def _convolve_at(
     parameters: Floats,
     outputs: Floats,
     share: Share,
-    y: int,
-    x: int,
+    square: Any,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """All channels of the pixels from (y, x) on."""
+    """All channels of a square."""
     step = WIDTH * len(lanes)
-    read = network.reads[node.read]
-    source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
-    target = (node.origin + y * node.pitch + x) * step
-    apart = node.stride_x * step
+    right, down = square.read_right * step, square.read_down * step
+    to_right, to_down = square.made_right * step, square.made_down * step
     first, end = part(share, node.channels)
     for piece in range(node.parts):
         for channel in range(first, end):
-            to = target + channel * node.plane * step
+            to = (node.origin + square.made + channel * node.plane) * step
             total = spread(parameters[node.bias + channel], pixels)
             if piece:
-                total = load_apart(outputs, to, step, lanes, pixels)
+                total = load_square(outputs, to, to_right, to_down, lanes, pixels)
             row = node.row + channel * node.parts + piece
             for k in range(network.starts[row], network.starts[row + 1]):
-                at = source + network.columns[k] * step
-                total = multiply_add(parameters[k], load_apart(outputs, at, apart, lanes, pixels), total)
+                at = (square.read + peek(network.columns, k)) * step
+                met = load_square(outputs, at, right, down, lanes, pixels)
+                total = multiply_add(peek(parameters, k), met, total)
             if piece + 1 == node.parts:
                 total = activate(node.activation, total)
-            store_apart(outputs, to, step, lanes, total)
+            store_square(outputs, to, to_right, to_down, lanes, total)
 
 
 @compiled
@@ -92,82 +89,80 @@ def convolve_weights(
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
     share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
     """Add to the gradients of weights and biases."""
-    first_channel, end_channel = part(share, node.channels)
-    for y in range(node.height):
-        for first in range(0, node.width, BLOCK):
-            end = min(first + BLOCK, node.width)
-            for piece in range(node.parts):
-                for channel in range(first_channel, end_channel):
-                    row = node.row + channel * node.parts + piece
-                    _weigh_row(
-                        network, node, outputs, deltas, scratch, channel, row, y, first, end, lanes, pixels
-                    )
-                    count = network.starts[row + 1] - network.starts[row]
-                    for k in range(count):
-                        gradients[network.starts[row] + k] += add_up(load(scratch, k * WIDTH, lanes[:1]))
+    first, last = part(share, node.channels)
+    for begin in range(node.squares, node.squares_end, SQUARES):
+        end = min(begin + SQUARES, node.squares_end)
+        for piece in range(node.parts):
+            for channel in range(first, last):
+                row = node.row + channel * node.parts + piece
+                to = node.origin + channel * node.plane
+                for k in range(network.starts[row], network.starts[row + 1], 4):
+                    last_k = network.starts[row + 1] - 1
+                    _weigh_four(network, gradients, outputs, deltas, k, last_k, to, begin, end, lanes, pixels)
     if node.has_bias:
         _add_biases(node, gradients, deltas, share, lanes)
 
 
 @compiled
-def _weigh_row(
+def _weigh_four(
     network: Network,
-    node: Any,
+    gradients: Floats,
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
-    channel: int,
-    row: int,
-    y: int,
-    first: int,
+    k: int,
+    last: int,
+    to: int,
+    begin: int,
     end: int,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Fill `scratch`, 16 lanes for each weight of a row's part, from some pixels of a line."""
-    for k in range(network.starts[row + 1] - network.starts[row]):
-        store(scratch, k * WIDTH, spread(np.float32(0), lanes[:1]))
-    x, several = first, len(pixels) // len(lanes)
-    while x + several <= end:
-        _weigh(network, node, outputs, deltas, scratch, channel, row, y, x, lanes, pixels)
-        x += several
-    while x < end:
-        _weigh(network, node, outputs, deltas, scratch, channel, row, y, x, lanes, lanes)
-        x += 1
+    """Add some squares to the gradients of four weights from k on, or of fewer up to the last one, of the
+    channel whose gradient starts at cell `to`."""
+    one, two = network.columns[k], network.columns[min(k + 1, last)]
+    three, four = network.columns[min(k + 2, last)], network.columns[min(k + 3, last)]
+    columns, zero = (one, two, three, four), spread(np.float32(0), lanes[:1])
+    sums = (zero, zero, zero, zero)
+    for number in range(begin, end):
+        square = network.squares[number]
+        if square.is_one:
+            sums = _meet(outputs, deltas, square, columns, to, sums, lanes, lanes)
+        else:
+            sums = _meet(outputs, deltas, square, columns, to, sums, lanes, pixels)
+    if k + 3 <= last:
+        add_sums(gradients, k, *sums)
+    else:
+        for i in range(last + 1 - k):
+            gradients[k + i] += add_up(sums[i])
 
 
 @compiled
-def _weigh(
-    network: Network,
-    node: Any,
+def _meet(
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
-    channel: int,
-    row: int,
-    y: int,
-    x: int,
+    square: Any,
+    columns: Any,
+    to: int,
+    sums: Any,
     lanes: Tile,
     pixels: Tile,
-) -> None:
-    """Add the pixels from (y, x) on to `scratch`."""
+) -> Any:
+    """Add a square to four sums of 16 lanes: its gradient is loaded once."""
     step = WIDTH * len(lanes)
-    read = network.reads[node.read]
-    source = (y * node.stride_y * read.pitch + x * node.stride_x) * step
-    target = (node.origin + channel * node.plane + y * node.pitch + x) * step
-    apart = node.stride_x * step
-    delta = load_apart(deltas, target, step, lanes, pixels)
-    first, end = network.starts[row], network.starts[row + 1]
-    for k in range(first, end):
-        at = (k - first) * WIDTH
-        met = load_apart(outputs, source + network.columns[k] * step, apart, lanes, pixels)
-        store(scratch, at, fold(delta, met, load(scratch, at, lanes[:1])))
+    right, down, read = square.read_right * step, square.read_down * step, square.read
+    made = (to + square.made) * step
+    delta = load_square(deltas, made, square.made_right * step, square.made_down * step, lanes, pixels)
+    one = load_square(outputs, (read + columns[0]) * step, right, down, lanes, pixels)
+    two = load_square(outputs, (read + columns[1]) * step, right, down, lanes, pixels)
+    three = load_square(outputs, (read + columns[2]) * step, right, down, lanes, pixels)
+    four = load_square(outputs, (read + columns[3]) * step, right, down, lanes, pixels)
+    a, b, c, d = sums
+    return fold(delta, one, a), fold(delta, two, b), fold(delta, three, c), fold(delta, four, d)
 
 
 @compiled
@@ -194,21 +189,12 @@ def convolve_back(
     pixels: Tile,
 ) -> None:
     """Pass the gradient on to what was read, one phase of the stride after the other."""
-    read = network.reads[node.read]
-    several = len(pixels) // len(lanes)
-    for phase_y in range(min(node.stride_y, read.height)):
-        for phase_x in range(min(node.stride_x, read.width)):
-            entry = (phase_y * node.stride_x + phase_x) * read.channels
-            width = (read.width - phase_x + node.stride_x - 1) // node.stride_x
-            for y in range((read.height - phase_y + node.stride_y - 1) // node.stride_y):
-                row = read.origin + (phase_y + y * node.stride_y) * read.pitch + phase_x
-                x = 0
-                while x + several <= width:
-                    _pull(network, node, parameters, outputs, deltas, share, entry, row, y, x, lanes, pixels)
-                    x += several
-                while x < width:
-                    _pull(network, node, parameters, outputs, deltas, share, entry, row, y, x, lanes, lanes)
-                    x += 1
+    for number in range(node.returns, node.returns_end):
+        square = network.squares[number]
+        if square.is_one:
+            _pull(network, node, parameters, outputs, deltas, share, square, lanes, lanes)
+        else:
+            _pull(network, node, parameters, outputs, deltas, share, square, lanes, pixels)
 
 
 @compiled
@@ -219,29 +205,28 @@ def _pull(
     outputs: Floats,
     deltas: Floats,
     share: Share,
-    entry: int,
-    row: int,
-    y: int,
-    x: int,
+    square: Any,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """The gradient of all channels that were read, at some pixels of one phase."""
+    """The gradient of all channels that were read, at a square of one phase."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    made = (y * node.pitch + x) * step
-    apart = node.stride_x * step
+    right, down = square.read_right * step, square.read_down * step
+    from_right, from_down = square.made_right * step, square.made_down * step
     first, end = part(share, read.channels)
     for piece in range(node.exit_parts):
         for channel in range(first, end):
-            at = (row + x * node.stride_x + channel * read.plane) * step
-            place = node.exit + (entry + channel) * node.exit_parts + piece
+            at = (read.origin + square.read + channel * read.plane) * step
+            place = node.exit + (square.phase * read.channels + channel) * node.exit_parts + piece
             delta = spread(np.float32(0), pixels)
             if piece or not read.is_first:
-                delta = load_apart(deltas, at, apart, lanes, pixels)
+                delta = load_square(deltas, at, right, down, lanes, pixels)
             for k in range(network.exits[place], network.exits[place + 1]):
-                met = load_apart(deltas, made + network.exit_cells[k] * step, step, lanes, pixels)
-                delta = multiply_add(parameters[network.exit_weights[k]], met, delta)
+                cell = (square.made + peek(network.exit_cells, k)) * step
+                met = load_square(deltas, cell, from_right, from_down, lanes, pixels)
+                delta = multiply_add(peek(parameters, peek(network.exit_weights, k)), met, delta)
             if piece + 1 == node.exit_parts:
-                delta = slope(read.activation, load_apart(outputs, at, apart, lanes, pixels), delta)
-            store_apart(deltas, at, apart, lanes, delta)
+                output = load_square(outputs, at, right, down, lanes, pixels)
+                delta = slope(read.activation, output, delta)
+            store_square(deltas, at, right, down, lanes, delta)

@@ -22,8 +22,7 @@ from nirvana.sparse.building import build
 from nirvana.sparse.choice import find_unsupported
 from nirvana.sparse.layout import Floats, Integers
 from nirvana.sparse.memory import (
-    choose_lanes,
-    choose_pixels,
+    choose_tile,
     copy_state,
     make_examples,
     make_rule,
@@ -144,8 +143,7 @@ class Run:
         self.recipe, self.first_step = recipe, start_step
         self.program = build(architecture, masks)
         self.splits = read_splits(data, self.program)
-        self.lanes = choose_lanes(recipe.batch_size)
-        self.pixels = choose_pixels(self.program, self.lanes)
+        self.lanes, self.pixels = choose_tile(self.program, recipe.batch_size)
         self.threads = Threads(threads)
         self.space = make_space(self.program, self.lanes, recipe.batch_size, threads)
         self.state = make_state(self.program, values)
@@ -271,8 +269,7 @@ def predict_logits(
         raise Invalid(f"x has shape {x.shape}, expected {expected}")
     found = np.zeros((len(x), program.layout.last.channels), np.float32)
     if len(x):
-        lanes = choose_lanes(len(x))
-        pixels = choose_pixels(program, lanes)
+        lanes, pixels = choose_tile(program, len(x))
         space, state = make_space(program, lanes, min(len(x), MOST_AT_ONCE)), make_state(program, values)
         examples = make_examples(x, np.zeros(len(x), np.int64))
         arguments = (examples, program.feed, program.network, state, space, found)

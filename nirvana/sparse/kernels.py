@@ -112,8 +112,8 @@ def backward(
 ) -> None:
     """Add the gradients of these tiles to `state.gradients`; those of the logits are there."""
     size = space.cells * WIDTH * len(lanes)
-    first, end = part(share, len(space.scratch))
-    scratch = space.scratch[first:end]
+    first, end = part(share, len(space.turned))
+    turned = space.turned[first:end]
     for number in range(len(network.nodes) - 1, -1, -1):
         node = network.nodes[number]
         if pixels is not None and node.op == NORM:
@@ -122,9 +122,9 @@ def backward(
             outputs = space.outputs[slot * size : (slot + 1) * size]
             deltas = space.deltas[slot * size : (slot + 1) * size]
             if node.op == LINEAR:
-                linear_backward(network, node, state, outputs, deltas, scratch, share, lanes)
+                linear_backward(network, node, state, outputs, deltas, turned, share, lanes)
             elif pixels is not None:
-                _backward_pixels(network, node, state, outputs, deltas, scratch, share, lanes, pixels)
+                _backward_pixels(network, node, state, outputs, deltas, share, lanes, pixels)
         wait(share)
 
 
@@ -135,13 +135,12 @@ def _backward_pixels(
     state: State,
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
     share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
-        convolve_weights(network, node, state.gradients, outputs, deltas, scratch, share, lanes, pixels)
+        convolve_weights(network, node, state.gradients, outputs, deltas, share, lanes, pixels)
         if network.reads[node.read].learns:
             convolve_back(network, node, state.parameters, outputs, deltas, share, lanes, pixels)
     elif node.op == ADD:

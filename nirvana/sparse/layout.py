@@ -19,6 +19,7 @@ from nirvana.architecture import Architecture, inputs_of
 from nirvana.ops import OPS, Node, Shape, sizes
 
 WIDTH = 16  # float32 of a cache line: what a kernel loads at a time
+SIZE = 4  # pixels of a square, which a convolution takes at a time
 RELU, TANH = 1, 2
 ACTIVATIONS = {"relu": RELU, "tanh": TANH}
 CONVOLUTIONS = ("conv1d", "conv2d")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nirvana.errors import Invalid
 from nirvana.recipe import Recipe
-from nirvana.sparse.layout import WIDTH, Floats
+from nirvana.sparse.layout import SIZE, WIDTH, Floats
 from nirvana.sparse.program import Examples, Program, Rule, Space, State
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
-MOST_PIXELS = 4  # taken at once, for images may be narrow
 MOST_CELLS = 32  # of a dense layer, turned at a time
 
 
@@ -29,13 +28,17 @@ def choose_lanes(batch_size: int) -> Tile:
     return (0,) * (lanes // WIDTH)
 
 
-def choose_pixels(program: Program, lanes: Tile) -> Tile | None:
-    """How many lanes of neighbouring pixels a kernel takes at once; None for linear layers alone."""
+def choose_tile(program: Program, batch_size: int) -> tuple[Tile, Tile | None]:
+    """A tile's lanes, and those of the pixels that a kernel takes at once; None for linear layers alone.
+
+    Images have fewer lanes where registers are short, so that four pixels' sums stay in them.
+    """
     if not program.has_pixels:
-        return None
+        return choose_lanes(batch_size), None
     from nirvana.sparse.vectors import VECTORS
 
-    return lanes * min(MOST_PIXELS, VECTORS // len(lanes))
+    lanes = choose_lanes(batch_size)[: VECTORS // SIZE]
+    return lanes, lanes * SIZE
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:
@@ -43,11 +46,10 @@ def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1)
     step = WIDTH * len(lanes)
     slots = -(-batch_size // step) if program.norms else 1
     cells = program.layout.cells
-    most = max((int(kept.sum((1, 2, 3)).max()) for _, kept in program.links), default=0)
     channels = sum(norm.makes.channels for norm in program.norms)
-    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * max(most * WIDTH, MOST_CELLS * step))
-    outputs, deltas, live, rows, scratch = (aligned(size) for size in sizes)
-    return Space(outputs, deltas, live, rows, scratch, np.zeros((2, channels), np.float32), cells, slots)
+    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * MOST_CELLS * step)
+    outputs, deltas, live, rows, turned = (aligned(size) for size in sizes)
+    return Space(outputs, deltas, live, rows, turned, np.zeros((2, channels), np.float32), cells, slots)
 
 
 def aligned(size: int) -> Floats:

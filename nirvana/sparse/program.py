@@ -31,11 +31,26 @@ _NODE = (
     "exit_parts",  # of each channel's exits, by the channels that they reach
     "read",  # what it reads: from here to `reads_end` in `reads`
     "reads_end",
+    "squares",  # of what it makes: from here to `squares_end` in `squares`
+    "squares_end",
+    "returns",  # ... and of what it read, whose gradient it pulls
+    "returns_end",
     *(f"{name}_{along}" for name in ("kernel", "stride", "padding") for along in ("y", "x")),
 )
 _READ = (*PLACE, "learns", "is_first")
 NODE = np.dtype([(name, np.int64) for name in _NODE])
 READ = np.dtype([(name, np.int64) for name in _READ])
+_SQUARE = (
+    *(
+        "read",
+        "read_right",
+        "read_down",
+    ),  # its first cell in a channel that is read, and the way on
+    *("made", "made_right", "made_down"),  # ... and in one that is made
+    "phase",  # of the stride
+    "is_one",  # pixel only
+)
+SQUARE = np.dtype([(name, np.int64) for name in _SQUARE])
 
 
 class Network(NamedTuple):
@@ -46,6 +61,7 @@ class Network(NamedTuple):
     Attributes:
         nodes: (nodes,) of NODE. reads: of READ, what each node reads; `is_first`: its gradient is stored by
             this reader, and added to by those that come later (backward: from the end).
+        squares: of SQUARE, the pixels of convolutions, as they are taken.
         starts: where each row's weights start, part by part, and where the last one's end.
         columns: (weights,): the cell that each weight reads, for the first pixel that the row makes.
         exits: where the weights that read each channel start in the next two, for each phase of the stride,
@@ -55,6 +71,7 @@ class Network(NamedTuple):
 
     nodes: NDArray[Any]
     reads: NDArray[Any]
+    squares: NDArray[Any]
     starts: Integers
     columns: Places
     exits: Integers
@@ -69,7 +86,7 @@ class Space(NamedTuple):
         outputs, deltas: values and their gradients, (slots x cells x lanes,). cells: of one tile.
         live: (slots x lanes,): 1 for a lane that has an example, else 0.
         rows: three rows of lanes for the loss.
-        scratch: for each thread: sums of one row's weights, (weights, 16), or a few cells turned, (lanes, CELLS).
+        turned: for each thread, some cells of a dense layer as rows of lanes (lanes, cells).
         moments: mean and 1 / standard deviation of each norm's channels, (2, channels).
     """
 
@@ -77,7 +94,7 @@ class Space(NamedTuple):
     deltas: Floats
     live: Floats
     rows: Floats
-    scratch: Floats
+    turned: Floats
     moments: Floats
     cells: int
     slots: int

@@ -133,7 +133,7 @@ def linear_backward(
     state: State,
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
+    turned: Floats,
     share: Share,
     lanes: Tile,
 ) -> None:
@@ -144,7 +144,7 @@ def linear_backward(
             delta = load(deltas, (node.origin + unit) * step, lanes)
             state.gradients[node.bias + unit] += dot(delta, one)
     if node.is_even:
-        _weigh_fours(network, node, state.gradients, outputs, deltas, scratch, share, lanes)
+        _weigh_fours(network, node, state.gradients, outputs, deltas, turned, share, lanes)
     else:
         for unit in range(*part(share, node.channels)):
             _weigh_row(network, node, state.gradients, outputs, deltas, unit, 0, lanes)
@@ -159,7 +159,7 @@ def _weigh_fours(
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
-    scratch: Floats,
+    turned: Floats,
     share: Share,
     lanes: Tile,
 ) -> None:
@@ -176,9 +176,9 @@ def _weigh_fours(
         for group in range(len(lanes)):
             for half in range(0, CELLS, WIDTH):
                 at = group * WIDTH * CELLS + half
-                turn(outputs, network.columns, start + cell + half, group * WIDTH, scratch, at, CELLS, lanes)
+                turn(outputs, network.columns, start + cell + half, group * WIDTH, turned, at, CELLS, lanes)
         for four in range(first, last):
-            _weigh_four(network, node, gradients, deltas, scratch, 4 * four, cell, lanes)
+            _weigh_four(network, node, gradients, deltas, turned, 4 * four, cell, lanes)
         cell += CELLS
     for unit in range(4 * first, 4 * last):
         _weigh_row(network, node, gradients, outputs, deltas, unit, cell, lanes)
@@ -192,12 +192,12 @@ def _weigh_four(
     node: Any,
     gradients: Floats,
     deltas: Floats,
-    scratch: Floats,
+    turned: Floats,
     unit: int,
     cell: int,
     lanes: Tile,
 ) -> None:
-    """Add to the gradients of the cells in `scratch`, (lanes, CELLS), for four units."""
+    """Add to the gradients of the cells in `turned`, (lanes, CELLS), for four units."""
     step = WIDTH * len(lanes)
     first = (node.origin + unit) * step
     one, two = deltas[first : first + step], deltas[first + step : first + 2 * step]
@@ -205,7 +205,7 @@ def _weigh_four(
     a = spread(np.float32(0), TURNED)
     b, c, d = a, a, a
     for lane in range(step):
-        met = load(scratch, lane * CELLS, TURNED)
+        met = load(turned, lane * CELLS, TURNED)
         a = multiply_add(one[lane], met, a)
         b = multiply_add(two[lane], met, b)
         c = multiply_add(three[lane], met, c)

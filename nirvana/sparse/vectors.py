@@ -22,6 +22,7 @@ from nirvana.sparse.layout import WIDTH
 HAS_WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
 VECTORS = 16 if HAS_WIDE_REGISTERS else 4  # of 16 lanes, that sums may take: half of the registers
 
+
 def instruction(function: Any) -> Any:
     """For functions that write LLVM's instructions; a call leaves out the first argument."""
     return intrinsic(function)
@@ -185,36 +186,52 @@ def dot(typing: Any, one: Any, other: Any) -> Any:
 
 
 @instruction
-def load_apart(typing: Any, array: Any, index: Any, apart: Any, lanes: Any, pixels: Any) -> Any:
-    """The lanes of neighbouring pixels, which are `apart` from each other, as one vector."""
-    part, vector = Lanes(WIDTH * len(lanes)), Lanes(WIDTH * len(pixels))
+def peek(typing: Any, array: Any, index: Any) -> Any:
+    """array[index], not asking whether the index is negative."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        index, parts = arguments[1], []
-        for _ in range(vector.count // part.count):
-            at = pointer(context, builder, signature.args[0], arguments[0], index, part.count)
-            parts.append(builder.load(at, align=64))
-            index = builder.add(index, arguments[2])
-        return _join(builder, parts)
+        start = make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load(builder.gep(start, [arguments[1]]))
 
-    return vector(array, types.intp, types.intp, lanes, pixels), build
+    return array.dtype(array, types.intp), build
 
 
 @instruction
-def store_apart(typing: Any, array: Any, index: Any, apart: Any, lanes: Any, vector: Any) -> Any:
-    """Put a vector's parts, each as long as `lanes` says, `apart` from each other."""
+def load_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, pixels: Any) -> Any:
+    """The lanes of one pixel, or of four: two and, `down` from them, two more; the second of each two is
+    `right` of the first."""
+    part, vector = Lanes(WIDTH * len(lanes)), Lanes(WIDTH * len(pixels))
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        places = _square(context, builder, signature.args[0], arguments[:4], vector.count, part.count)
+        return _join(builder, [builder.load(place, align=64) for place in places])
+
+    return vector(array, types.intp, types.intp, types.intp, lanes, pixels), build
+
+
+@instruction
+def store_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, vector: Any) -> Any:
+    """Put what `load_square` takes."""
     count = WIDTH * len(lanes)
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        index = arguments[1]
-        for part in _cut(builder, arguments[4], vector.count, count):
-            builder.store(
-                part, pointer(context, builder, signature.args[0], arguments[0], index, count), align=64
-            )
-            index = builder.add(index, arguments[2])
+        places = _square(context, builder, signature.args[0], arguments[:4], vector.count, count)
+        for place, part in zip(places, _cut(builder, arguments[5], vector.count, count), strict=True):
+            builder.store(part, place, align=64)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, lanes, vector), build
+    return types.void(array, types.intp, types.intp, types.intp, lanes, vector), build
+
+
+def _square(context: Any, builder: Any, kind: Any, corner: Any, count: int, each: int) -> list[Any]:
+    """Pointers to one or four pixels of `each` lanes, from (array, the first one's start, right, down).
+
+    Each is the first one's and a distance that a loop over weights need not compute anew.
+    """
+    array, index, right, down = corner
+    first = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    away = [ir.Constant(right.type, 0), right, down, builder.add(right, down)][: count // each]
+    return [builder.bitcast(builder.gep(first, [one]), vector_type(each).as_pointer()) for one in away]
 
 
 @instruction
@@ -222,17 +239,11 @@ def fold(typing: Any, one: Any, other: Any, total: Any) -> Any:
     """total, of 16 lanes, + one x other, their 16s added up."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        parts = (_cut(builder, vector, one.count, WIDTH) for vector in arguments[:2])
-        chains = [arguments[2]]  # four, for each waits for what it added last
-        for number, (a, b) in enumerate(zip(*parts, strict=True)):
+        found = arguments[2]
+        for a, b in zip(*(_cut(builder, vector, one.count, WIDTH) for vector in arguments[:2]), strict=True):
             product = builder.fmul(a, b, flags=("contract",))
-            if number in (1, 2, 3):
-                chains.append(product)
-            else:
-                chains[number % 4] = builder.fadd(product, chains[number % 4], flags=("contract",))
-        while len(chains) > 1:
-            chains = [builder.fadd(a, b) for a, b in zip(chains[::2], chains[1::2], strict=True)]
-        return chains[0]
+            found = builder.fadd(product, found, flags=("contract",))
+        return found
 
     return total(one, other, total), build
 
