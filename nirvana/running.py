@@ -39,11 +39,18 @@ class Choice:
 
 
 def choose_engine(
-    engine: str, architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe | None
+    engine: str,
+    architecture: Architecture,
+    masks: Mapping[str, Mask],
+    recipe: Recipe | None,
+    threads: int | None = 1,
 ) -> Choice:
     """The engine that trains this here; `auto` takes sparse where it can and pays or there is no torch.
 
-    Without a recipe: the engine that answers; sparse wherever it can, for it starts at once.
+    Args:
+        recipe: None: the engine that answers; sparse wherever it can, for it starts at once.
+        threads: that the sparse engine may put to an update; None is NIRVANA_THREADS, or else one for each
+            core. Torch has one.
 
     Raises:
         Invalid: no such engine, or `sparse` was asked for and cannot do this: names the op or the field.
@@ -60,7 +67,9 @@ def choose_engine(
         if not has_torch:
             raise Unavailable(_without_torch(reason))
         return Choice("dense", reason)
-    if engine == "sparse" or not has_torch or recipe is None or sparse.pays(architecture, masks, recipe):
+    if engine == "sparse" or not has_torch or recipe is None:
+        return Choice("sparse")
+    if sparse.pays(architecture, masks, recipe, count_threads(threads)):
         return Choice("sparse")
     return Choice("dense")
 
@@ -113,7 +122,7 @@ def train_ticket(
         InvalidRecipe: no step would be left. Cancelled: `should_stop` said so.
     """
     recipe = Recipe.from_dict(dict(ticket.recipe))
-    choice = choose_engine(engine, ticket.architecture, ticket.masks, recipe)
+    choice = choose_engine(engine, ticket.architecture, ticket.masks, recipe, threads)
     if choice.engine == "dense":
         from nirvana.lab import train_ticket as train_in_the_lab
 

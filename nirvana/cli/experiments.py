@@ -193,7 +193,8 @@ def train(
     output = Output(json, quiet)
     _check_out(out)
     ticket = load(name)
-    choice = choose_engine(engine, ticket.architecture, ticket.masks, Recipe.from_dict(dict(ticket.recipe)))
+    recipe = Recipe.from_dict(dict(ticket.recipe))
+    choice = choose_engine(engine, ticket.architecture, ticket.masks, recipe, threads)
     if choice.reason:
         output.say(f"torch trains this: {choice.reason}")
     with Watch(output, f"{ticket.architecture.name} on {ticket.task}") as watch:

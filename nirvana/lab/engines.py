@@ -46,7 +46,7 @@ def train(
     given = {name: option for name, option in options.items() if option is not None}
     if engine == "auto" and given.keys() & set(_DENSE_ONLY):
         engine = "dense"
-    chosen = choose(engine, architecture, masks, recipe)
+    chosen = choose(engine, architecture, masks, recipe, threads)
     arguments = (architecture, values, masks, data, recipe, order_seed)
     if chosen == "dense":
         return train_dense(*arguments, **given)
@@ -54,10 +54,16 @@ def train(
     return sparse.train(*arguments, threads=useful, **given)
 
 
-def choose(engine: str, architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> str:
-    """`dense` or `sparse`.
+def choose(
+    engine: str,
+    architecture: Architecture,
+    masks: Mapping[str, Mask],
+    recipe: Recipe,
+    threads: int | None = 1,
+) -> str:
+    """`dense` or `sparse`. Arguments as in `choose_engine`.
 
     Raises:
         Invalid: as `train`.
     """
-    return choose_engine(engine, architecture, masks, recipe).engine
+    return choose_engine(engine, architecture, masks, recipe, threads).engine

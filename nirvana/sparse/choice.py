@@ -14,6 +14,7 @@ from nirvana.recipe import Recipe
 from nirvana.sparse.layout import CONVOLUTIONS, POOLS, make_value, walk
 from nirvana.sparse.memory import choose_lanes
 
+THREAD_GAIN = 0.6  # of each further thread at an update, at least: see `python -m benchmarks threads`
 OPS = ("flatten", "linear", *CONVOLUTIONS, "batch_norm", *POOLS, "relu", "tanh", "add")
 
 
@@ -39,10 +40,11 @@ def find_beyond(architecture: Architecture, recipe: Recipe | None, masks: Mappin
     )
 
 
-def pays(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> bool:
-    """Whether an update is expected to take less time here than in torch, both on one core."""
+def pays(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe, threads: int = 1) -> bool:
+    """Whether an update is expected to take less time here, on as many of `threads` as are useful, than in
+    torch, which has one: it rounds otherwise on another number of threads, and the sparse engine does not."""
     found = estimate(architecture, masks, recipe)
-    return found.sparse < found.dense
+    return found.sparse / (1 + THREAD_GAIN * (_count_useful(found, threads) - 1)) < found.dense
 
 
 def count_useful_threads(
@@ -50,7 +52,11 @@ def count_useful_threads(
 ) -> int:
     """How many of `threads` to put to one update: one for each half of a millisecond that it is expected to
     take, for they wait for one another after each node (a microsecond or so, if each has a core)."""
-    return max(1, min(threads, int(estimate(architecture, masks, recipe).sparse // 500_000)))
+    return _count_useful(estimate(architecture, masks, recipe), threads)
+
+
+def _count_useful(found: Estimate, threads: int) -> int:
+    return max(1, min(threads, int(found.sparse // 500_000)))
 
 
 class Estimate(NamedTuple):

@@ -16,6 +16,7 @@ import nirvana
 from nirvana import sparse, zoo
 from nirvana.architecture import Architecture
 from nirvana.recipe import Pruning, Recipe
+from nirvana.running import choose_engine
 from tests.factories import make_masks
 from tests.lab.small import SMALL, network
 
@@ -116,6 +117,17 @@ def test_an_update_of_a_millisecond_is_worth_a_second_thread() -> None:
     assert sparse.count_useful_threads(large, {}, plan, 1) == 1
 
 
+def test_a_training_that_several_threads_may_share_pays_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Recipe("adam", 1e-3, 60, 100)
+    large, small = zoo.build("conv-2", (3, 32, 32), 10), network("mlp-1000-1000")
+    assert not sparse.pays(large, {}, plan)
+    assert sparse.pays(large, {}, plan, 8)
+    assert choose_engine("auto", small, {}, plan).engine == "dense"
+    monkeypatch.setenv("NIRVANA_THREADS", "8")
+    assert choose_engine("auto", small, {}, plan, None).engine == "sparse"
+    assert choose_engine("auto", small, {}, plan, 1).engine == "dense"
+
+
 def run(code: str, folder: Path, **environment: str) -> str:
     """What `code` prints in a fresh process that finds the package in `folder`."""
     done = subprocess.run(
@@ -156,6 +168,41 @@ print(double(21), "torch" in sys.modules)
     names = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "LOCALAPPDATA", "IPYTHONDIR")
     places = {name: str(blocked / "none") for name in names}
     assert run(code, tmp_path, **places).strip() == "42 False"
+
+
+TRAINING = """
+from llvmlite import binding
+
+real = binding.get_host_cpu_features
+binding.get_host_cpu_features = lambda: dict(real()) | {"avx512f": IS_WIDE}
+from nirvana.sparse.vectors import VECTORS
+binding.get_host_cpu_features = real
+
+from nirvana import zoo
+from nirvana.initial import default_laws, draw_all
+from nirvana.recipe import Recipe
+from nirvana.sparse.engine import Run
+from tests.factories import make_masks
+from tests.lab.small import digits
+
+architecture = zoo.build("conv-2", (1, 8, 8), 10)
+values = draw_all(architecture, default_laws(architecture), 0)
+run = Run(architecture, values, make_masks(architecture, 0.3), digits(), Recipe("sgd", 0.1, 60, 10), 0)
+run.update_until(10)
+print(VECTORS, *run.losses)
+"""
+
+
+def test_processors_of_long_and_of_short_registers_train_alike(tmp_path: Path) -> None:
+    """Each way of cutting a batch and of adding up; one of them is this machine's."""
+    found = {}
+    for is_wide in (False, True):
+        code = TRAINING.replace("IS_WIDE", str(is_wide))
+        said = run(code, Path(nirvana.__file__).parents[1], NUMBA_CACHE_DIR=str(tmp_path / str(is_wide)))
+        vectors, *losses = said.split()
+        found[vectors] = np.array(losses, float)
+    assert found.keys() == {"4", "16"}
+    np.testing.assert_allclose(found["4"], found["16"], rtol=1e-4)
 
 
 def _leave_out(folder: str, names: list[str]) -> set[str]:
