@@ -12,6 +12,9 @@ from numba.np.arrayobj import make_array
 from nirvana.sparse.layout import WIDTH
 from nirvana.sparse.vectors import instruction, pointer, vector_type
 
+_EIGHT = ir.VectorType(ir.IntType(32), 8)
+_ROUNDS = ((0, 8, 1, 9, 4, 12, 5, 13), (0, 1, 8, 9, 4, 5, 12, 13), (0, 1, 2, 3, 8, 9, 10, 11))
+
 
 @instruction
 def transpose(
@@ -86,17 +89,36 @@ def turn(
 def _store_turned(
     context: Any, builder: Any, rows: list[Any], kind: Any, target: Any, to: Any, apart: Any
 ) -> None:
-    """16 vectors of 16, as columns, `apart` from each other: four rounds of interleaving row i with i + 8."""
-    integers = ir.VectorType(ir.IntType(32), WIDTH)
-    low, high = (
-        ir.Constant(integers, [half * 8 + i // 2 + WIDTH * (i % 2) for i in range(WIDTH)]) for half in (0, 1)
-    )
-    for _ in range(4):
-        pairs = zip(rows[:8], rows[8:], strict=True)
-        rows = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
-    for i, row in enumerate(rows):
-        place = builder.add(to, builder.mul(apart, ir.Constant(apart.type, i)))
-        builder.store(row, pointer(context, builder, kind, target, place, WIDTH), align=64)
+    """16 vectors of 16, as columns, `apart` from each other: by squares of 8, as short registers have it."""
+    for first in (0, 8):
+        left, right = (_turn(builder, _cut(builder, rows[i : i + 8], first)) for i in (0, 8))
+        for i in range(8):
+            place = builder.add(to, builder.mul(apart, ir.Constant(apart.type, first + i)))
+            for part in (left[i], right[i]):
+                builder.store(part, pointer(context, builder, kind, target, place, 8), align=32)
+                place = builder.add(place, ir.Constant(place.type, 8))
+
+
+def _cut(builder: Any, rows: list[Any], first: int) -> list[Any]:
+    """Eight of each row's elements."""
+    places = ir.Constant(_EIGHT, list(range(first, first + 8)))
+    return [builder.shuffle_vector(row, ir.Constant(row.type, ir.Undefined), places) for row in rows]
+
+
+def _turn(builder: Any, rows: list[Any]) -> list[Any]:
+    """Eight vectors of 8 as columns: three rounds of joining two. Two stay within the halves of short
+    registers, which is what those are quick at, and leave the columns in another order."""
+    for away, low in zip((1, 2, 4), _ROUNDS, strict=True):
+        high = [place + max(2, away) for place in low]
+        found = list(rows)
+        for i in range(8):
+            if not i & away:
+                pair = (rows[i], rows[i + away])
+                found[i], found[i + away] = (
+                    builder.shuffle_vector(*pair, ir.Constant(_EIGHT, places)) for places in (low, high)
+                )
+        rows = found
+    return [rows[i] for i in (0, 2, 1, 3, 4, 6, 5, 7)]
 
 
 def _line(builder: Any, start: Any, index: Any, kind: Any) -> Any:
