@@ -27,14 +27,18 @@ from nirvana.sparse.vectors import (
     gate,
     load,
     multiply_add,
+    multiply_add_rows,
+    peek,
+    repeat,
     spread,
     store,
     tanh_slope,
 )
 
 Tile = tuple[int, ...]
-QUARTER = VECTORS // 4  # of the sums: for each of four units
-TURNED = (0,) * min(2, QUARTER)
+UNITS = (0,) * 6  # of a dense layer, that are taken together
+SOME = VECTORS // 4  # 16s of lanes, which leave registers for all of their sums
+TURNED = (0,) * min(2, SOME)
 CELLS = WIDTH * len(TURNED)  # of a dense layer, whose lanes stay in the first cache while all units meet them
 
 
@@ -79,10 +83,10 @@ def linear_forward(
     """Fill the node's cells from those that its weights read."""
     unit, end = part(share, node.channels)
     if node.is_even:
-        while unit + 4 <= end:
-            for group in range(0, len(lanes), QUARTER):
-                _four_units(network, node, parameters, outputs, unit, group * WIDTH, lanes, lanes[:QUARTER])
-            unit += 4
+        while unit + len(UNITS) <= end:
+            for first in range(0, len(lanes), SOME):
+                _fill_units(network, node, parameters, outputs, unit, first * WIDTH, lanes, lanes[:SOME])
+            unit += len(UNITS)
     step = WIDTH * len(lanes)
     while unit < end:
         total = spread(parameters[node.bias + unit], lanes)
@@ -94,7 +98,7 @@ def linear_forward(
 
 
 @compiled
-def _four_units(
+def _fill_units(
     network: Network,
     node: Any,
     parameters: Floats,
@@ -104,26 +108,17 @@ def _four_units(
     lanes: Tile,
     some: Tile,
 ) -> None:
-    """Some lanes of four units that read the same cells: each is loaded once, which is what limits a dense
+    """Some lanes of several units that read the same cells: each is loaded once, which is what limits a dense
     layer."""
     step = WIDTH * len(lanes)
-    first, two, three, four, end = network.starts[node.row + unit : node.row + unit + 5]
-    columns = network.columns[first:two]
-    first_row, second_row = parameters[first:two], parameters[two:three]
-    third_row, fourth_row = parameters[three:four], parameters[four:end]
-    a, b = spread(parameters[node.bias + unit], some), spread(parameters[node.bias + unit + 1], some)
-    c, d = spread(parameters[node.bias + unit + 2], some), spread(parameters[node.bias + unit + 3], some)
-    for i in range(len(columns)):
-        met = load(outputs, columns[i] * step + lane, some)
-        a = multiply_add(first_row[i], met, a)
-        b = multiply_add(second_row[i], met, b)
-        c = multiply_add(third_row[i], met, c)
-        d = multiply_add(fourth_row[i], met, d)
-    at = (node.origin + unit) * step + lane
-    store(outputs, at, activate(node.activation, a))
-    store(outputs, at + step, activate(node.activation, b))
-    store(outputs, at + 2 * step, activate(node.activation, c))
-    store(outputs, at + 3 * step, activate(node.activation, d))
+    first, end = network.starts[node.row + unit], network.starts[node.row + unit + 1]
+    sums = repeat(spread(np.float32(0), some), UNITS)
+    for k in range(first, end):
+        met = load(outputs, peek(network.columns, k) * step + lane, some)
+        sums = multiply_add_rows(parameters, k, end - first, met, sums)
+    for i in range(len(UNITS)):
+        total = sums[i] + spread(parameters[node.bias + unit + i], some)
+        store(outputs, (node.origin + unit + i) * step + lane, activate(node.activation, total))
 
 
 @compiled
@@ -144,7 +139,7 @@ def linear_backward(
             delta = load(deltas, (node.origin + unit) * step, lanes)
             state.gradients[node.bias + unit] += dot(delta, one)
     if node.is_even:
-        _weigh_fours(network, node, state.gradients, outputs, deltas, turned, share, lanes)
+        _weigh_even(network, node, state.gradients, outputs, deltas, turned, share, lanes)
     else:
         for unit in range(*part(share, node.channels)):
             _weigh_row(network, node, state.gradients, outputs, deltas, unit, 0, lanes)
@@ -153,7 +148,7 @@ def linear_backward(
 
 
 @compiled
-def _weigh_fours(
+def _weigh_even(
     network: Network,
     node: Any,
     gradients: Floats,
@@ -163,31 +158,32 @@ def _weigh_fours(
     share: Share,
     lanes: Tile,
 ) -> None:
-    """Add to the weights' gradients where all rows read the same cells: 32 cells of four units at a time.
+    """Add to the weights' gradients where all rows read the same cells: some cells of several units at once.
 
     The cells are turned first, so that neighbours in a vector are weights and no lanes are to be added up.
     """
-    start = network.starts[node.row]
-    count = network.starts[node.row + 1] - start
-    first, end = part(share, (node.channels + 3) // 4)  # the same fours on any number of threads
-    last = end if 4 * end <= node.channels else end - 1
+    begin = network.starts[node.row]
+    count, units = network.starts[node.row + 1] - begin, len(UNITS)
+    whole = node.channels // units
+    first, end = part(share, whole)  # the same units together on any number of threads
     cell = 0
     while cell + CELLS <= count:
         for group in range(len(lanes)):
             for half in range(0, CELLS, WIDTH):
                 at = group * WIDTH * CELLS + half
-                turn(outputs, network.columns, start + cell + half, group * WIDTH, turned, at, CELLS, lanes)
-        for four in range(first, last):
-            _weigh_four(network, node, gradients, deltas, turned, 4 * four, cell, lanes)
+                turn(outputs, network.columns, begin + cell + half, group * WIDTH, turned, at, CELLS, lanes)
+        for number in range(first, end):
+            _weigh_units(network, node, gradients, deltas, turned, number * units, cell, lanes)
         cell += CELLS
-    for unit in range(4 * first, 4 * last):
+    for unit in range(first * units, end * units):
         _weigh_row(network, node, gradients, outputs, deltas, unit, cell, lanes)
-    for unit in range(4 * last, min(4 * end, node.channels)):
-        _weigh_row(network, node, gradients, outputs, deltas, unit, 0, lanes)
+    if share.number + 1 == share.threads:
+        for unit in range(whole * units, node.channels):
+            _weigh_row(network, node, gradients, outputs, deltas, unit, 0, lanes)
 
 
 @compiled
-def _weigh_four(
+def _weigh_units(
     network: Network,
     node: Any,
     gradients: Floats,
@@ -197,25 +193,14 @@ def _weigh_four(
     cell: int,
     lanes: Tile,
 ) -> None:
-    """Add to the gradients of the cells in `turned`, (lanes, CELLS), for four units."""
+    """Add to the gradients of the cells in `turned`, (lanes, CELLS), for several units."""
     step = WIDTH * len(lanes)
-    first = (node.origin + unit) * step
-    one, two = deltas[first : first + step], deltas[first + step : first + 2 * step]
-    three, four = deltas[first + 2 * step : first + 3 * step], deltas[first + 3 * step : first + 4 * step]
-    a = spread(np.float32(0), TURNED)
-    b, c, d = a, a, a
+    sums = repeat(spread(np.float32(0), TURNED), UNITS)
     for lane in range(step):
         met = load(turned, lane * CELLS, TURNED)
-        a = multiply_add(one[lane], met, a)
-        b = multiply_add(two[lane], met, b)
-        c = multiply_add(three[lane], met, c)
-        d = multiply_add(four[lane], met, d)
-    at = network.starts[node.row + unit] + cell
-    count = network.starts[node.row + unit + 1] - network.starts[node.row + unit]
-    add_to(gradients, at, a)
-    add_to(gradients, at + count, b)
-    add_to(gradients, at + 2 * count, c)
-    add_to(gradients, at + 3 * count, d)
+        sums = multiply_add_rows(deltas, (node.origin + unit) * step + lane, step, met, sums)
+    for i in range(len(UNITS)):
+        add_to(gradients, network.starts[node.row + unit + i] + cell, sums[i])
 
 
 @compiled

@@ -145,6 +145,34 @@ def multiply_add(typing: Any, scalar: Any, vector: Any, total: Any) -> Any:
 
 
 @instruction
+def repeat(typing: Any, vector: Any, units: Any) -> Any:
+    """A tuple of as many of a vector as `units` has items."""
+    found = types.UniTuple(vector, len(units))
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_tuple(builder, found, [arguments[0]] * len(units))
+
+    return found(vector, units), build
+
+
+@instruction
+def multiply_add_rows(typing: Any, array: Any, index: Any, apart: Any, vector: Any, sums: Any) -> Any:
+    """To each of several sums, what array holds at its place x vector: from index on, `apart`."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = make_array(signature.args[0])(context, builder, arguments[0]).data
+        place, found = arguments[1], []
+        for total in cgutils.unpack_tuple(builder, arguments[4]):
+            factor = spread_scalar(builder, builder.load(builder.gep(start, [place])), vector.count)
+            product = builder.fmul(factor, arguments[3], flags=("contract",))
+            found.append(builder.fadd(product, total, flags=("contract",)))
+            place = builder.add(place, arguments[2])
+        return context.make_tuple(builder, sums, found)
+
+    return sums(array, types.intp, types.intp, vector, sums), build
+
+
+@instruction
 def gate(typing: Any, signal: Any, vector: Any) -> Any:
     """The vector, with 0 in lanes where the signal is 0 or less; a NaN in the signal lets the lane through.
 
