@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import cache_bytes
 from benchmarks.measuring import Timing, clock
+from nirvana.sparse.vectors import HAS_WIDE_REGISTERS
 
 LANES = 16  # float32 of a vector
-CHAINS = 12  # sums that do not wait for each other
+CHAINS = 12 if HAS_WIDE_REGISTERS else 6  # sums that do not wait for each other, and fit into the registers
 REPEATS = 5
 DRAM_BYTES = 2**28
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)

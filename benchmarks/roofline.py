@@ -5,7 +5,8 @@ the first layer), which take M multiply-adds an example (M1; M is K where no lay
 
     operations   2 B M forward, 2 B M for the weights' gradients, 2 B (M - M1) for the inputs'; 12 P for Adam
     activations  4 B (2 M + M - M1) bytes: each multiply-add reads its activation, forward and again for the
-                 weight's gradient, and its row's gradient backwards; no two weights share a read
+                 weight's gradient, and its row's gradient backwards; no two weights share a read (in a
+                 dense layer, where six do, an update may take less than this bound)
     weights      (4 + 4) K forward, (8 + 4) K for their gradients, (4 + 8) (K - K1) backwards, once a batch
     optimiser    32 P: weight, gradient and two moments, read and written
     batch        4 B N read from memory

@@ -9,7 +9,7 @@ import numpy as np
 from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
-from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.rows import Tile, activate, give, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import larger, load, spread, store, where_equal
@@ -41,19 +41,12 @@ def add_backward(
                 for y in range(node.height):
                     for x in range(node.width):
                         delta = load(deltas, _pixel(node, channel, y, x) * step, lanes)
-                        _pass_on(read, outputs, deltas, _pixel(read, channel, y, x) * step, delta, lanes)
+                        give(read, outputs, deltas, _pixel(read, channel, y, x) * step, delta, lanes)
 
 
 @compiled
 def _pixel(place: Any, channel: int, y: int, x: int) -> int:
     return int(place.origin + channel * place.plane + y * place.pitch + x)
-
-
-@compiled
-def _pass_on(read: Any, outputs: Floats, deltas: Floats, at: int, delta: Any, lanes: Tile) -> None:
-    """Give a pixel that was read its gradient."""
-    found = slope(read.activation, load(outputs, at, lanes), delta)
-    store(deltas, at, found if read.is_first else load(deltas, at, lanes) + found)
 
 
 @compiled

@@ -247,11 +247,47 @@ def _pass_on(
     """The gradient of each feature that was read."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    for feature in range(*part(share, read.channels)):
-        at = (read.origin + feature) * step
+    feature, end = part(share, read.channels)
+    if network.starts[node.row + node.channels] - network.starts[node.row] == node.channels * read.channels:
+        while feature + len(UNITS) <= end:
+            for first in range(0, len(lanes), SOME):
+                lane = first * WIDTH
+                _pull_features(network, node, parameters, outputs, deltas, feature, lane, lanes, lanes[:SOME])
+            feature += len(UNITS)
+    while feature < end:
         delta = spread(np.float32(0), lanes)
         for k in range(network.exits[node.exit + feature], network.exits[node.exit + feature + 1]):
-            to = network.exit_cells[k] * step
-            delta = multiply_add(parameters[network.exit_weights[k]], load(deltas, to, lanes), delta)
-        delta = slope(read.activation, load(outputs, at, lanes), delta)
-        store(deltas, at, delta if read.is_first else load(deltas, at, lanes) + delta)
+            met = load(deltas, peek(network.exit_cells, k) * step, lanes)
+            delta = multiply_add(peek(parameters, peek(network.exit_weights, k)), met, delta)
+        give(read, outputs, deltas, (read.origin + feature) * step, delta, lanes)
+        feature += 1
+
+
+@compiled
+def _pull_features(
+    network: Network,
+    node: Any,
+    parameters: Floats,
+    outputs: Floats,
+    deltas: Floats,
+    feature: int,
+    lane: int,
+    lanes: Tile,
+    some: Tile,
+) -> None:
+    """The gradient of some lanes of several features that all units read: each unit's is loaded once."""
+    step = WIDTH * len(lanes)
+    read = network.reads[node.read]
+    sums = repeat(spread(np.float32(0), some), UNITS)
+    for unit in range(node.channels):
+        met = load(deltas, (node.origin + unit) * step + lane, some)
+        sums = multiply_add_rows(parameters, network.starts[node.row + unit] + feature, 1, met, sums)
+    for i in range(len(UNITS)):
+        give(read, outputs, deltas, (read.origin + feature + i) * step + lane, sums[i], some)
+
+
+@compiled
+def give(read: Any, outputs: Floats, deltas: Floats, at: int, delta: Any, lanes: Tile) -> None:
+    """A cell that was read gets its gradient."""
+    delta = slope(read.activation, load(outputs, at, lanes), delta)
+    store(deltas, at, delta if read.is_first else load(deltas, at, lanes) + delta)
