@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nirvana.architecture import Architecture
 from nirvana.masks import Mask
 from nirvana.ops import value
-from nirvana.sparse.layout import CONVOLUTIONS, WIDTH, Integers, Layout, Step, Value, lay_out
+from nirvana.sparse.layout import CONVOLUTIONS, MOST_KEPT, WIDTH, Integers, Layout, Step, Value, lay_out
 from nirvana.sparse.program import (
     ADD,
     CONVOLUTION,
@@ -38,16 +38,14 @@ _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "g
 def build(architecture: Architecture, masks: Mapping[str, Mask]) -> Program:
     """The program of a network that `find_unsupported` lets pass."""
     layout = lay_out(architecture)
-    links = [
-        (step, _kept(architecture, step, masks))
-        for step in layout.steps
-        if step.op in ("linear", *CONVOLUTIONS)
-    ]
+    steps = [step for step in layout.steps if step.op in ("linear", *CONVOLUTIONS)]
+    masked = [_kept(architecture, step, masks) for step in steps]
+    links = [(step, _stored(step, kept)) for step, kept in zip(steps, masked, strict=True)]
     norms = [step for step in layout.steps if step.op == "batch_norm"]
     feed, input_cells = _find_feed(layout, links)
-    return Program(
-        architecture, layout, _build_network(layout, links, norms, input_cells), feed, links, norms
-    )
+    network = _build_network(layout, links, norms, input_cells)
+    kept = [mask[stored] for mask, (_, stored) in zip(masked, links, strict=True)]
+    return Program(architecture, layout, network, feed, links, norms, np.concatenate(kept))
 
 
 def _kept(architecture: Architecture, step: Step, masks: Mapping[str, Mask]) -> Mask:
@@ -56,6 +54,11 @@ def _kept(architecture: Architecture, step: Step, masks: Mapping[str, Mask]) -> 
     shape = architecture.parameters[name]
     kept = masks.get(name, np.ones(shape, bool))
     return kept.reshape(shape[0], shape[1], *step.window.kernel)
+
+
+def _stored(step: Step, kept: Mask) -> Mask:
+    """The weights that are computed with: those that are kept, or all of a linear layer that keeps most."""
+    return np.ones_like(kept) if step.op == "linear" and kept.mean() > MOST_KEPT else kept
 
 
 def _find_feed(layout: Layout, links: list[tuple[Step, Mask]]) -> tuple[Feed, Integers]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nirvana.architecture import Architecture
 from nirvana.masks import Mask, kept_count
 from nirvana.recipe import Recipe
-from nirvana.sparse.layout import CONVOLUTIONS, POOLS, make_value, walk
+from nirvana.sparse.layout import CONVOLUTIONS, MOST_KEPT, POOLS, make_value, walk
 from nirvana.sparse.memory import choose_lanes
 
 THREAD_GAIN = 0.6  # of each further thread at an update, at least: see `python -m benchmarks threads`
@@ -69,28 +69,29 @@ class Estimate(NamedTuple):
 def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> Estimate:
     """What an update is expected to take on either engine.
 
-    Here: the kept weights (optimiser), their multiplications, and what the nodes put out, for whole tiles of
-    the batch. In torch: its calls, all weights, all multiplications, outputs. `python -m
-    benchmarks.cost_model` measures both over a grid of networks, densities, batches and optimisers, fits such
-    terms, and says what wrong choices cost.
+    Here: the stored weights (optimiser), their multiplications, which take less where a layer is stored whole,
+    and what the nodes put out, for whole tiles of the batch. In torch: its calls, all weights, all
+    multiplications, outputs. `python -m benchmarks.cost_model` measures both over a grid of networks, densities,
+    batches and optimisers, fits such terms, and says what wrong choices cost.
     """
     shapes = {name: architecture.parameters[name] for name in architecture.prunable}
     weights = sum(math.prod(shape) for shape in shapes.values())
     kept = {name: kept_count(masks, {name: shape}) for name, shape in shapes.items()}
+    whole = {
+        name: math.prod(shape)
+        for name, shape in shapes.items()
+        if len(shape) == 2 and kept[name] > MOST_KEPT * math.prod(shape)
+    }
+    kept |= whole
     outputs = sum(math.prod(shape) for shape in architecture.shapes.values())
     lanes = 16 * len(choose_lanes(recipe.batch_size))
     tiled = -(-recipe.batch_size // lanes) * lanes
     made = sum(
-        kept[name] * architecture.uses[name] * _relief(shape, kept[name]) for name, shape in shapes.items()
+        count * architecture.uses[name] * (0.6 if name in whole else 1) for name, count in kept.items()
     )
     sparse = 5_000 + 1.3 * sum(kept.values()) + tiled * (0.1 * made + 0.34 * outputs)
     dense = 260_000 + 16_000 * len(architecture.nodes) + 1.5 * weights
     return Estimate(sparse, dense + recipe.batch_size * (0.021 * architecture.flops() + 3.9 * outputs))
-
-
-def _relief(shape: tuple[int, ...], kept: int) -> float:
-    """What share of a multiply-add's time is left in a dense layer, where units share what they load."""
-    return 0.6 if len(shape) == 2 and kept == math.prod(shape) else 1.0
 
 
 def _find_unsupported_node(architecture: Architecture) -> str | None:

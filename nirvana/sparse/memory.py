@@ -63,7 +63,9 @@ def make_state(program: Program, values: Mapping[str, Floats]) -> State:
     """Parameters and running statistics from whole tensors; the rest is 0."""
     parameters = program.pack(values)
     gradients, first, second = (np.zeros_like(parameters) for _ in range(3))
-    return State(parameters, gradients, first, second, program.pack_running(values))
+    kept = np.ones(0 if program.kept.all() else len(parameters), np.float32)
+    kept[: len(program.kept)] = program.kept[: len(kept)]
+    return State(parameters, gradients, first, second, program.pack_running(values), kept)
 
 
 def copy_state(state: State) -> State:

@@ -27,6 +27,10 @@ def descend(state: State, rule: Rule, rate: float, updates: int, share: Share) -
         adam(parameters, gradients, first, second, rule, rate, updates)
     else:
         sgd(parameters, gradients, first, rule, rate)
+    if len(state.kept):
+        kept = state.kept[begin:end]
+        for k in range(len(parameters)):
+            parameters[k] *= kept[k]
 
 
 @compiled

@@ -101,14 +101,18 @@ class Space(NamedTuple):
 
 
 class State(NamedTuple):
-    """What an update changes: parameters (kept weights, then biases, gains and shifts of norms), their
-    gradients, the optimiser's two memories, all (parameters,); running statistics (2, channels)."""
+    """What an update changes: parameters (stored weights, then biases, gains and shifts of norms), their
+    gradients, the optimiser's two memories, all (parameters,); running statistics (2, channels).
+
+    `kept`: 1, or 0 for a pruned weight of a layer that is stored whole; (0,) where there is no such layer.
+    """
 
     parameters: Floats
     gradients: Floats
     first: Floats
     second: Floats
     running: Floats
+    kept: Floats
 
 
 class Rule(NamedTuple):
@@ -153,8 +157,10 @@ class Program:
 
     Attributes:
         layout, network, feed: see there.
-        links: each linear or convolution's step with its mask as (out, in / groups, height, width).
+        links: each linear or convolution's step with its stored weights: a mask (out, in / groups, height,
+            width).
         norms: the batch norms' steps.
+        kept: of the stored weights, those that the masks keep.
         has_pixels: whether any step is more than a linear layer.
     """
 
@@ -164,6 +170,7 @@ class Program:
     feed: Feed
     links: list[tuple[Step, Mask]]
     norms: list[Step]
+    kept: NDArray[np.bool_]
 
     @property
     def weights(self) -> int:
@@ -174,8 +181,9 @@ class Program:
         return any(step.op != "linear" for step in self.layout.steps)
 
     def pack(self, values: Mapping[str, Floats]) -> Floats:
-        """Kept weights by layer and row, biases (0 where there are none), then gains and shifts of norms."""
-        parts = [values[f"{step.node['name']}.weight"].reshape(kept.shape)[kept] for step, kept in self.links]
+        """Stored weights by layer and row, biases (0 where there are none), gains and shifts of norms."""
+        parts = [values[f"{step.node['name']}.weight"].reshape(one.shape)[one] for step, one in self.links]
+        parts = [np.where(self.kept, np.concatenate(parts), 0)]
         for step, kept in self.links:
             bias = values.get(f"{step.node['name']}.bias")
             parts.append(np.zeros(len(kept), np.float32) if bias is None else bias)

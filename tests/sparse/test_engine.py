@@ -99,7 +99,7 @@ def test_every_schedule_is_followed(fields: dict[str, Any]) -> None:
     check_equal(architecture, make_masks(architecture, 0.3), recipe(**fields))
 
 
-@pytest.mark.parametrize("density", [1.0, 0.3, 0.05, 0.0])
+@pytest.mark.parametrize("density", [1.0, 0.9, 0.61, 0.3, 0.05, 0.0])
 @pytest.mark.parametrize("fields", [{}, ADAM], ids=["sgd", "adam"])
 def test_any_density_is_trained_alike(density: float, fields: dict[str, Any]) -> None:
     """Density 0 stands for one kept weight a layer."""
@@ -222,9 +222,10 @@ def test_a_ticket_of_digits_learns_as_well_as_with_torch() -> None:
     assert found.cost.peak_memory_bytes > 10_000_000
 
 
-def test_the_test_data_decide_nothing_and_pruned_weights_are_0() -> None:
+@pytest.mark.parametrize("density", [0.5, 0.8])
+def test_the_test_data_decide_nothing_and_pruned_weights_are_0(density: float) -> None:
     architecture, data = network("mlp-32"), digits()
-    masks, values = make_masks(architecture), values_of(architecture)
+    masks, values = make_masks(architecture, density), values_of(architecture)
     odd = data._replace(test_y=np.roll(data.test_y, 1))
     one = sparse.train(architecture, values, masks, data, recipe(), 0, keep_weights=True)
     other = sparse.train(architecture, values, masks, odd, recipe(), 0)
@@ -263,6 +264,15 @@ def test_a_recipe_of_whole_numbers_runs_the_code_that_is_there() -> None:
     whole: dict[str, Any] = {"momentum": 0, "weight_decay": 0, "learning_rate": 1}
     sparse.train(architecture, values, {}, digits(), recipe(**whole), 0)
     assert compiled.signatures == before  # type: ignore[attr-defined]
+
+
+def test_values_of_pruned_weights_are_never_read() -> None:
+    architecture = network("mlp-32")
+    masks, values = make_masks(architecture, 0.8), values_of(architecture)
+    odd = {name: value.copy() for name, value in values.items()}
+    odd["fc1.weight"][~masks["fc1.weight"]] = np.nan
+    one, other = (sparse.train(architecture, each, masks, digits(), recipe(), 0) for each in (values, odd))
+    assert one.curve == other.curve
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
