@@ -69,10 +69,10 @@ class Estimate(NamedTuple):
 def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> Estimate:
     """What an update is expected to take on either engine.
 
-    Here: the stored weights (optimiser), their multiplications, which take less where a layer is stored whole,
-    and what the nodes put out, for whole tiles of the batch. In torch: its calls, all weights, all
-    multiplications, outputs. `python -m benchmarks.cost_model` measures both over a grid of networks, densities,
-    batches and optimisers, fits such terms, and says what wrong choices cost.
+    Here: the stored weights (optimiser), their multiplications, which take less where a layer is stored
+    whole, and what the nodes put out, for whole tiles of the batch. In torch: its calls, all weights, all
+    multiplications, outputs. `python -m benchmarks.cost_model` measures both over a grid of networks,
+    densities, batches and optimisers, fits such terms, and says what wrong choices cost.
     """
     shapes = {name: architecture.parameters[name] for name in architecture.prunable}
     weights = sum(math.prod(shape) for shape in shapes.values())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nirvana.errors import Invalid
 from nirvana.recipe import Recipe
-from nirvana.sparse.layout import SIZE, WIDTH, Floats
+from nirvana.sparse.layout import PIXELS, WIDTH, Floats
 from nirvana.sparse.program import Examples, Program, Rule, Space, State
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
-MOST_CELLS = 32  # of a dense layer, turned at a time
 
 
 def choose_lanes(batch_size: int) -> Tile:
@@ -37,17 +36,19 @@ def choose_tile(program: Program, batch_size: int) -> tuple[Tile, Tile | None]:
         return choose_lanes(batch_size), None
     from nirvana.sparse.vectors import VECTORS
 
-    lanes = choose_lanes(batch_size)[: VECTORS // SIZE]
-    return lanes, lanes * SIZE
+    lanes = choose_lanes(batch_size)[: VECTORS // PIXELS]
+    return lanes, lanes * PIXELS
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:
     """Room for one tile, or for as many as a batch has where batch norm looks at all of it."""
+    from nirvana.sparse.vectors import CELLS
+
     step = WIDTH * len(lanes)
     slots = -(-batch_size // step) if program.norms else 1
     cells = program.layout.cells
     channels = sum(norm.makes.channels for norm in program.norms)
-    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * MOST_CELLS * step)
+    sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * CELLS * step)
     outputs, deltas, live, rows, turned = (aligned(size) for size in sizes)
     return Space(outputs, deltas, live, rows, turned, np.zeros((2, channels), np.float32), cells, slots)
 

@@ -18,6 +18,7 @@ from nirvana.sparse.program import Network, State
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
+    CELLS,
     VECTORS,
     add_sums,
     add_to,
@@ -38,8 +39,7 @@ from nirvana.sparse.vectors import (
 Tile = tuple[int, ...]
 UNITS = (0,) * 6  # of a dense layer, that are taken together
 SOME = VECTORS // 4  # 16s of lanes, which leave registers for all of their sums
-TURNED = (0,) * min(2, SOME)
-CELLS = WIDTH * len(TURNED)  # of a dense layer, whose lanes stay in the first cache while all units meet them
+TURNED = (0,) * (CELLS // WIDTH)
 
 
 @compiled

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nirvana.sparse.layout import SIZE, Integers, Pair, Step
+from nirvana.sparse.layout import PIXELS, Integers, Pair, Step
 from nirvana.sparse.program import SQUARE
 
 
@@ -46,7 +46,7 @@ def find_returns(step: Step) -> NDArray[Any]:
 def _cover(height: int, width: int) -> tuple[Integers, Integers, NDArray[np.bool_]]:
     """Row and column of each square's first pixel, and whether it is its only one."""
     tall = min(2, height)
-    broad = SIZE // tall
+    broad = PIXELS // tall
     is_left = np.ones((height, width), bool)
     is_left[: height // tall * tall, : width // broad * broad] = False
     y, x = np.indices((height // tall, width // broad)).reshape(2, -1)

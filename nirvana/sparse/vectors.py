@@ -19,8 +19,19 @@ from numba.np.arrayobj import make_array
 
 from nirvana.sparse.layout import WIDTH
 
-HAS_WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
+
+def _has_wide_registers() -> bool:
+    try:
+        return bool(binding.get_host_cpu_features().get("avx512f"))
+    except RuntimeError:  # LLVM does not know how to ask this processor
+        return False
+
+
+HAS_WIDE_REGISTERS = _has_wide_registers()  # 32 of 16 lanes; else 16 of 8, or 32 of 4
 VECTORS = 16 if HAS_WIDE_REGISTERS else 4  # of 16 lanes, that sums may take: half of the registers
+CELLS = WIDTH * min(
+    2, VECTORS // 4
+)  # of a dense layer, whose lanes stay in the first cache while all units meet them
 
 
 def instruction(function: Any) -> Any:

@@ -232,11 +232,12 @@ def test_the_same_bits_whatever_ran_before() -> None:
 def test_several_threads_at_an_update_give_the_same_bits(threads: int) -> None:
     """As many as there are cores, and more, also than a layer has channels."""
     plan = recipe(batch_size=70, **PLAIN)
-    for architecture in (residual(), chain(FLATTEN, linear(64, 40), TANH, linear(40, 10))):
+    layers = chain(FLATTEN, linear(64, 40), TANH, linear(40, 10))
+    for architecture, density in ((residual(), 0.5), (layers, 0.5), (layers, 0.9)):
         arguments: Any = (
             architecture,
             values_of(architecture),
-            make_masks(architecture, 0.5),
+            make_masks(architecture, density),
             digits(),
             plan,
             3,
