@@ -89,10 +89,11 @@ def linear_forward(
             unit += len(UNITS)
     step = WIDTH * len(lanes)
     while unit < end:
-        total = spread(parameters[node.bias + unit], lanes)
+        total = spread(np.float32(0), lanes)
         row = node.row + unit
         for k in range(network.starts[row], network.starts[row + 1]):
             total = multiply_add(parameters[k], load(outputs, network.columns[k] * step, lanes), total)
+        total = total + spread(parameters[node.bias + unit], lanes)  # last, as in `_fill_units`
         store(outputs, (node.origin + unit) * step, activate(node.activation, total))
         unit += 1
 
