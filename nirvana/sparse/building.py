@@ -29,7 +29,6 @@ from nirvana.sparse.program import (
 )
 from nirvana.sparse.squares import find_returns, find_squares
 
-PART = 32  # weights: fewer cost more to begin and end than the cache gives back
 LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
@@ -116,10 +115,17 @@ def _build_network(
 
 def _find_parts(step: Step, weights: int, rows: int, channels: int) -> int:
     """Into how many parts the weights of each row are cut, by channel, so that what a part meets stays in the
-    first cache while all rows read it: as many as leave PART weights in each; 1 for a linear layer."""
+    first cache while all rows read it; 1 for a linear layer.
+
+    As many as leave 32 weights in each, or 16 where vectors are long: fewer cost more to begin and end than
+    the cache gives back.
+    """
     if step.op == "linear":
         return 1
-    return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * PART)))
+    from nirvana.sparse.vectors import HAS_WIDE_REGISTERS
+
+    least = 16 if HAS_WIDE_REGISTERS else 32
+    return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * least)))
 
 
 def _count_parts(step: Step, kept: Mask) -> Integers:

@@ -101,9 +101,9 @@ def convolve_weights(
             for channel in range(first, last):
                 row = node.row + channel * node.parts + piece
                 to = node.origin + channel * node.plane
-                for k in range(network.starts[row], network.starts[row + 1], 4):
-                    last_k = network.starts[row + 1] - 1
-                    _weigh_four(network, gradients, outputs, deltas, k, last_k, to, begin, end, lanes, pixels)
+                stop = network.starts[row + 1]
+                for k in range(network.starts[row], stop, 4):
+                    _weigh_four(network, gradients, outputs, deltas, k, stop, to, begin, end, lanes, pixels)
     if node.has_bias:
         _add_biases(node, gradients, deltas, share, lanes)
 
@@ -115,29 +115,29 @@ def _weigh_four(
     outputs: Floats,
     deltas: Floats,
     k: int,
-    last: int,
+    stop: int,
     to: int,
     begin: int,
     end: int,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Add some squares to the gradients of four weights from k on, or of fewer up to the last one, of the
-    channel whose gradient starts at cell `to`."""
+    """Add some squares to the gradients of four weights from k on, or of fewer before `stop`, of the channel
+    whose gradient starts at cell `to`."""
+    last, zero = stop - 1, spread(np.float32(0), lanes[:1])
     one, two = network.columns[k], network.columns[min(k + 1, last)]
     three, four = network.columns[min(k + 2, last)], network.columns[min(k + 3, last)]
-    columns, zero = (one, two, three, four), spread(np.float32(0), lanes[:1])
-    sums = (zero, zero, zero, zero)
+    columns, sums = (one, two, three, four), (zero, zero, zero, zero)
     for number in range(begin, end):
         square = network.squares[number]
         if square.is_one:
             sums = _meet(outputs, deltas, square, columns, to, sums, lanes, lanes)
         else:
             sums = _meet(outputs, deltas, square, columns, to, sums, lanes, pixels)
-    if k + 3 <= last:
+    if k + 4 <= stop:
         add_sums(gradients, k, *sums)
     else:
-        for i in range(last + 1 - k):
+        for i in range(stop - k):
             gradients[k + i] += add_up(sums[i])
 
 
