@@ -14,6 +14,7 @@ from nirvana.recipe import Recipe
 from nirvana.sparse.layout import CONVOLUTIONS, MOST_KEPT, POOLS, make_value, walk
 from nirvana.sparse.memory import choose_lanes
 
+WHOLE_COST = 0.6  # of a multiply-add, in a layer that is stored whole
 THREAD_GAIN = 0.6  # of each further thread at an update, at least: see `python -m benchmarks threads`
 OPS = ("flatten", "linear", *CONVOLUTIONS, "batch_norm", *POOLS, "relu", "tanh", "add")
 
@@ -87,7 +88,7 @@ def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Reci
     lanes = 16 * len(choose_lanes(recipe.batch_size))
     tiled = -(-recipe.batch_size // lanes) * lanes
     made = sum(
-        count * architecture.uses[name] * (0.6 if name in whole else 1) for name, count in kept.items()
+        count * architecture.uses[name] * (WHOLE_COST if name in whole else 1) for name, count in kept.items()
     )
     sparse = 5_000 + 1.3 * sum(kept.values()) + tiled * (0.1 * made + 0.34 * outputs)
     dense = 260_000 + 16_000 * len(architecture.nodes) + 1.5 * weights

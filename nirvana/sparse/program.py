@@ -41,11 +41,7 @@ _READ = (*PLACE, "learns", "is_first")
 NODE = np.dtype([(name, np.int64) for name in _NODE])
 READ = np.dtype([(name, np.int64) for name in _READ])
 _SQUARE = (
-    *(
-        "read",
-        "read_right",
-        "read_down",
-    ),  # its first cell in a channel that is read, and the way on
+    *("read", "read_right", "read_down"),  # its first cell in a channel that is read, and the way on
     *("made", "made_right", "made_down"),  # ... and in one that is made
     "phase",  # of the stride
     "is_one",  # pixel only
