@@ -19,16 +19,19 @@ from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
     add_sums,
     add_up,
-    fold,
     load,
     load_square,
+    meet,
     multiply_add,
     peek,
+    pick,
     spread,
+    start_sums,
     store_square,
 )
 
-SQUARES = 8  # whose inputs stay in the first cache while all output channels' gradients meet them
+SOME = (0,) * 8  # weights whose gradients are summed together
+BLOCK = 128  # pixels of whole rows: fewer cost more to begin and end than the caches give back
 
 
 @compiled
@@ -91,78 +94,47 @@ def convolve_weights(
     deltas: Floats,
     share: Share,
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
     """Add to the gradients of weights and biases."""
     first, last = part(share, node.channels)
-    for begin in range(node.squares, node.squares_end, SQUARES):
-        end = min(begin + SQUARES, node.squares_end)
+    tall = max(1, BLOCK // node.width)
+    for y in range(0, node.height, tall):
+        block = (y, min(y + tall, node.height))
         for piece in range(node.parts):
             for channel in range(first, last):
                 row = node.row + channel * node.parts + piece
-                to = node.origin + channel * node.plane
-                stop = network.starts[row + 1]
-                for k in range(network.starts[row], stop, 4):
-                    _weigh_four(network, gradients, outputs, deltas, k, stop, to, begin, end, lanes, pixels)
+                end = network.starts[row + 1]
+                for k in range(network.starts[row], end, len(SOME)):
+                    _weigh(network, node, gradients, outputs, deltas, channel, k, end, block, lanes)
     if node.has_bias:
         _add_biases(node, gradients, deltas, share, lanes)
 
 
 @compiled
-def _weigh_four(
+def _weigh(
     network: Network,
+    node: Any,
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
+    channel: int,
     k: int,
-    stop: int,
-    to: int,
-    begin: int,
     end: int,
+    block: tuple[int, int],
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
-    """Add some squares to the gradients of four weights from k on, or of fewer before `stop`, of the channel
-    whose gradient starts at cell `to`."""
-    last, zero = stop - 1, spread(np.float32(0), lanes[:1])
-    one, two = network.columns[k], network.columns[min(k + 1, last)]
-    three, four = network.columns[min(k + 2, last)], network.columns[min(k + 3, last)]
-    columns, sums = (one, two, three, four), (zero, zero, zero, zero)
-    for number in range(begin, end):
-        square = network.squares[number]
-        if square.is_one:
-            sums = _meet(outputs, deltas, square, columns, to, sums, lanes, lanes)
-        else:
-            sums = _meet(outputs, deltas, square, columns, to, sums, lanes, pixels)
-    if k + 4 <= stop:
-        add_sums(gradients, k, *sums)
-    else:
-        for i in range(stop - k):
-            gradients[k + i] += add_up(sums[i])
-
-
-@compiled
-def _meet(
-    outputs: Floats,
-    deltas: Floats,
-    square: Any,
-    columns: Any,
-    to: int,
-    sums: Any,
-    lanes: Tile,
-    pixels: Tile,
-) -> Any:
-    """Add a square to four sums of 16 lanes: its gradient is loaded once."""
+    """Add a block of rows to the gradients of some of a channel's weights from k on, before `end`."""
     step = WIDTH * len(lanes)
-    right, down, read = square.read_right * step, square.read_down * step, square.read
-    made = (to + square.made) * step
-    delta = load_square(deltas, made, square.made_right * step, square.made_down * step, lanes, pixels)
-    one = load_square(outputs, (read + columns[0]) * step, right, down, lanes, pixels)
-    two = load_square(outputs, (read + columns[1]) * step, right, down, lanes, pixels)
-    three = load_square(outputs, (read + columns[2]) * step, right, down, lanes, pixels)
-    four = load_square(outputs, (read + columns[3]) * step, right, down, lanes, pixels)
-    a, b, c, d = sums
-    return fold(delta, one, a), fold(delta, two, b), fold(delta, three, c), fold(delta, four, d)
+    read = network.reads[node.read]
+    starts, sums = pick(network.columns, k, end - 1, step, SOME), start_sums(SOME)
+    for y in range(block[0], block[1]):
+        made = (node.origin + channel * node.plane + y * node.pitch) * step
+        away = y * node.stride_y * read.pitch * step
+        for _ in range(node.width):
+            sums = meet(deltas, made, outputs, starts, away, lanes, sums)
+            made += step
+            away += node.stride_x * step
+    add_sums(gradients, k, end, sums)
 
 
 @compiled
@@ -184,24 +156,42 @@ def convolve_back(
     parameters: Floats,
     outputs: Floats,
     deltas: Floats,
+    leaving: Floats,
     share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """Pass the gradient on to what was read, one phase of the stride after the other."""
+    """Pass the gradient on to what was read, one phase of the stride after the other.
+
+    Args:
+        leaving: room for all weights in the order of exits, (weights,), in which each square meets them.
+    """
+    _reorder(network, node, parameters, leaving, share)
     for number in range(node.returns, node.returns_end):
         square = network.squares[number]
         if square.is_one:
-            _pull(network, node, parameters, outputs, deltas, share, square, lanes, lanes)
+            _pull(network, node, leaving, outputs, deltas, share, square, lanes, lanes)
         else:
-            _pull(network, node, parameters, outputs, deltas, share, square, lanes, pixels)
+            _pull(network, node, leaving, outputs, deltas, share, square, lanes, pixels)
+
+
+@compiled
+def _reorder(network: Network, node: Any, parameters: Floats, leaving: Floats, share: Share) -> None:
+    """Fill `leaving` with what this thread's channels need."""
+    channels = network.reads[node.read].channels
+    first, end = part(share, channels)
+    for phase in range(node.stride_y * node.stride_x):
+        place = node.exit + phase * channels * node.exit_parts
+        start, stop = place + first * node.exit_parts, place + end * node.exit_parts
+        for k in range(network.exits[start], network.exits[stop]):
+            leaving[k] = parameters[network.exit_weights[k]]
 
 
 @compiled
 def _pull(
     network: Network,
     node: Any,
-    parameters: Floats,
+    leaving: Floats,
     outputs: Floats,
     deltas: Floats,
     share: Share,
@@ -225,7 +215,7 @@ def _pull(
             for k in range(network.exits[place], network.exits[place + 1]):
                 cell = (square.made + peek(network.exit_cells, k)) * step
                 met = load_square(deltas, cell, from_right, from_down, lanes, pixels)
-                delta = multiply_add(peek(parameters, peek(network.exit_weights, k)), met, delta)
+                delta = multiply_add(peek(leaving, k), met, delta)
             if piece + 1 == node.exit_parts:
                 output = load_square(outputs, at, right, down, lanes, pixels)
                 delta = slope(read.activation, output, delta)

@@ -124,7 +124,7 @@ def backward(
             if node.op == LINEAR:
                 linear_backward(network, node, state, outputs, deltas, turned, share, lanes)
             elif pixels is not None:
-                _backward_pixels(network, node, state, outputs, deltas, share, lanes, pixels)
+                _backward_pixels(network, node, state, outputs, deltas, space.leaving, share, lanes, pixels)
         wait(share)
 
 
@@ -135,14 +135,15 @@ def _backward_pixels(
     state: State,
     outputs: Floats,
     deltas: Floats,
+    leaving: Floats,
     share: Share,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
-        convolve_weights(network, node, state.gradients, outputs, deltas, share, lanes, pixels)
+        convolve_weights(network, node, state.gradients, outputs, deltas, share, lanes)
         if network.reads[node.read].learns:
-            convolve_back(network, node, state.parameters, outputs, deltas, share, lanes, pixels)
+            convolve_back(network, node, state.parameters, outputs, deltas, leaving, share, lanes, pixels)
     elif node.op == ADD:
         add_backward(network, node, outputs, deltas, share, lanes)
     elif node.op != NORM:

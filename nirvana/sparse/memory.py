@@ -50,7 +50,11 @@ def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1)
     channels = sum(norm.makes.channels for norm in program.norms)
     sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * CELLS * step)
     outputs, deltas, live, rows, turned = (aligned(size) for size in sizes)
-    return Space(outputs, deltas, live, rows, turned, np.zeros((2, channels), np.float32), cells, slots)
+    leaving, moments = (
+        np.zeros(shape, np.float32)
+        for shape in (program.weights if program.has_pixels else 0, (2, channels))
+    )
+    return Space(outputs, deltas, live, rows, turned, leaving, moments, cells, slots)
 
 
 def aligned(size: int) -> Floats:

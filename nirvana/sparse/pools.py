@@ -85,8 +85,9 @@ def pool_backward(
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
     fraction = spread(np.float32(1) / np.float32(node.kernel_y * node.kernel_x), lanes)
+    is_only = read.is_first and _is_tiled(node, read)
     for channel in range(*part(share, node.channels)):
-        if read.is_first:
+        if read.is_first and not is_only:
             _clear(read, deltas, channel, step)
         for y in range(node.height):
             first_y, end_y = _bounds(y * node.stride_y - node.padding_y, node.kernel_y, read.height)
@@ -102,7 +103,15 @@ def pool_backward(
                         taken = left if is_mean else where_equal(met, best, left)
                         left = left if is_mean else left - taken
                         found = slope(read.activation, met, taken)
-                        store(deltas, place, load(deltas, place, lanes) + found)
+                        store(deltas, place, found if is_only else load(deltas, place, lanes) + found)
+
+
+@compiled
+def _is_tiled(node: Any, read: Any) -> bool:
+    """Whether each pixel that is read is in one window."""
+    is_apart = node.kernel_y == node.stride_y and node.kernel_x == node.stride_x
+    is_covered = node.height * node.kernel_y == read.height and node.width * node.kernel_x == read.width
+    return bool(is_apart and is_covered and node.padding_y == 0 and node.padding_x == 0)
 
 
 @compiled

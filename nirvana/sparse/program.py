@@ -83,6 +83,7 @@ class Space(NamedTuple):
         live: (slots x lanes,): 1 for a lane that has an example, else 0.
         rows: three rows of lanes for the loss.
         turned: for each thread, some cells of a dense layer as rows of lanes (lanes, cells).
+        leaving: weights of convolutions in the order of exits, (weights,).
         moments: mean and 1 / standard deviation of each norm's channels, (2, channels).
     """
 
@@ -91,6 +92,7 @@ class Space(NamedTuple):
     live: Floats
     rows: Floats
     turned: Floats
+    leaving: Floats
     moments: Floats
     cells: int
     slots: int

@@ -221,7 +221,7 @@ def _weigh_row(
     while k + 4 <= end:
         one, two = _met(network, outputs, delta, k, lanes), _met(network, outputs, delta, k + 1, lanes)
         three = _met(network, outputs, delta, k + 2, lanes)
-        add_sums(gradients, k, one, two, three, _met(network, outputs, delta, k + 3, lanes))
+        add_sums(gradients, k, end, (one, two, three, _met(network, outputs, delta, k + 3, lanes)))
         k += 4
     while k < end:
         gradients[k] += add_up(_met(network, outputs, delta, k, lanes))

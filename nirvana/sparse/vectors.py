@@ -29,6 +29,7 @@ def _has_wide_registers() -> bool:
 
 HAS_WIDE_REGISTERS = _has_wide_registers()  # 32 of 16 lanes; else 16 of 8, or 32 of 4
 VECTORS = 16 if HAS_WIDE_REGISTERS else 4  # of 16 lanes, that sums may take: half of the registers
+REGISTER = 16 if HAS_WIDE_REGISTERS else 8  # lanes
 CELLS = WIDTH * min(
     2, VECTORS // 4
 )  # of a dense layer, whose lanes stay in the first cache while all units meet them
@@ -262,6 +263,59 @@ def store_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lan
     return types.void(array, types.intp, types.intp, types.intp, lanes, vector), build
 
 
+@instruction
+def pick(typing: Any, array: Any, first: Any, last: Any, scale: Any, some: Any) -> Any:
+    """As many neighbours of an array of int32 as `some` has items, x scale; the last again for those after it."""
+    found = types.UniTuple(types.intp, len(some))
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, picked = make_array(signature.args[0])(context, builder, arguments[0]).data, []
+        for i in range(len(some)):
+            place = builder.add(arguments[1], ir.Constant(arguments[1].type, i))
+            is_there = builder.icmp_signed("<", place, arguments[2])
+            place = builder.select(is_there, place, arguments[2])
+            one = builder.sext(builder.load(builder.gep(start, [place])), arguments[3].type)
+            picked.append(builder.mul(one, arguments[3]))
+        return context.make_tuple(builder, found, picked)
+
+    return found(array, types.intp, types.intp, types.intp, some), build
+
+
+@instruction
+def start_sums(typing: Any, some: Any) -> Any:
+    """A tuple of zeros, a register for each item of `some`."""
+    found = types.UniTuple(Lanes(REGISTER), len(some))
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_tuple(builder, found, [ir.Constant(vector_type(REGISTER), None)] * len(some))
+
+    return found(some), build
+
+
+@instruction
+def meet(
+    typing: Any, one: Any, index: Any, other: Any, starts: Any, away: Any, lanes: Any, sums: Any
+) -> Any:
+    """To each of several sums, a register each, add the lanes of array `one` at index x those of `other` at the
+    sum's start, and `away` from it."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, found = signature.args, cgutils.unpack_tuple(builder, arguments[6])
+        starts = cgutils.unpack_tuple(builder, arguments[3])
+        first = make_array(kinds[2])(context, builder, arguments[2]).data
+        bases = [builder.gep(first, [start]) for start in starts]
+        for part in range(0, WIDTH * len(lanes), REGISTER):
+            place, move = (builder.add(at, ir.Constant(at.type, part)) for at in (arguments[1], arguments[4]))
+            met = builder.load(pointer(context, builder, kinds[0], arguments[0], place, REGISTER), align=32)
+            for i, base in enumerate(bases):
+                at = builder.bitcast(builder.gep(base, [move]), vector_type(REGISTER).as_pointer())
+                product = builder.fmul(met, builder.load(at, align=32), flags=("contract",))
+                found[i] = builder.fadd(product, found[i], flags=("contract",))
+        return context.make_tuple(builder, sums, found)
+
+    return sums(one, types.intp, other, starts, types.intp, lanes, sums), build
+
+
 def _square(context: Any, builder: Any, kind: Any, corner: Any, count: int, each: int) -> list[Any]:
     """Pointers to one or four pixels of `each` lanes, from (array, the first one's start, right, down).
 
@@ -300,26 +354,46 @@ def add_up(typing: Any, vector: Any) -> Any:
 
 
 @instruction
-def add_sums(typing: Any, array: Any, index: Any, one: Any, two: Any, three: Any, four: Any) -> Any:
-    """Add to four neighbours in array, which lie anywhere, the sums over the 16 lanes of four vectors.
+def add_sums(typing: Any, array: Any, index: Any, end: Any, sums: Any) -> Any:
+    """Add to four or eight neighbours in array from index on, or to those of them before `end`, the sums over
+    lanes of as many vectors.
 
     One by one, as `dot` does it, the sums took a third of an update: here they share their additions.
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b, c, d = arguments[2:]
-        quads = range(0, WIDTH, 4)  # shuffles within four lanes are the cheap ones
-        low = [quad + lane for quad in quads for lane in (0, WIDTH, 1, WIDTH + 1)]
-        pairs = [_add_shuffled(builder, one, other, low, 2) for one, other in ((a, b), (c, d))]
-        low = [quad + lane for quad in quads for lane in (0, 1, WIDTH, WIDTH + 1)]
-        found = _add_shuffled(builder, pairs[0], pairs[1], low, 2)
-        for half in (8, 4):
-            found = _add_shuffled(builder, found, found, list(range(half)), half)
-        place = pointer(context, builder, signature.args[0], arguments[0], arguments[1], 4)
-        builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
+        start, index, end = make_array(signature.args[0])(context, builder, arguments[0]).data, *arguments[1:3]
+        vectors = cgutils.unpack_tuple(builder, arguments[3])
+        count = len(vectors)
+        fours = [_add_four(builder, vectors[i : i + 4]) for i in range(0, count, 4)]
+        ends = [0, 1, 2, 3, 8, 9, 10, 11][:count]
+        found = _add_shuffled(builder, fours[0], fours[-1], ends, 4)
+        is_whole = builder.icmp_signed("<=", builder.add(index, ir.Constant(index.type, count)), end)
+        with builder.if_else(is_whole) as (whole, some):
+            with whole:
+                place = pointer(context, builder, signature.args[0], arguments[0], index, count)
+                builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
+            with some:
+                for i in range(count - 1):
+                    at = builder.add(index, ir.Constant(index.type, i))
+                    with builder.if_then(builder.icmp_signed("<", at, end)):
+                        place = builder.gep(start, [at])
+                        one = builder.extract_element(found, ir.Constant(ir.IntType(32), i))
+                        builder.store(builder.fadd(builder.load(place), one), place)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, one, two, three, four), build
+    return types.void(array, types.intp, types.intp, sums), build
+
+
+def _add_four(builder: Any, vectors: list[Any]) -> Any:
+    """The sums of each of four vectors as two parts: one of each, then the others."""
+    count = vectors[0].type.count
+    fours = range(0, count, 4)  # shuffles within four lanes are the cheap ones
+    low = [four + lane for four in fours for lane in (0, count, 1, count + 1)]
+    pairs = [_add_shuffled(builder, *vectors[i : i + 2], low, 2) for i in (0, 2)]
+    low = [four + lane for four in fours for lane in (0, 1, count, count + 1)]
+    found = _add_shuffled(builder, *pairs, low, 2)
+    return found if count == 8 else _add_shuffled(builder, found, found, list(range(8)), 8)
 
 
 def _add_shuffled(builder: Any, one: Any, other: Any, places: list[int], away: int) -> Any:
