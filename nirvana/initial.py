@@ -38,7 +38,9 @@ Values = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 _REMEMBERED = 1 << 20  # elements of the largest tensor that is remembered
-_CHUNK = 1 << 20  # elements drawn at a time, so that a large tensor costs little memory beside itself
+_CHUNK = (
+    1 << 14
+)  # elements drawn at a time: what is drawn on the way stays in the caches, a third of the time
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
@@ -78,16 +80,25 @@ def blocks(seed: int, tensor: int, stream: int, block: Index) -> NDArray[np.uint
 
 def words(seed: int, tensor: int, stream: int, index: Index) -> Words:
     """One word for each flat index: word (i mod 4) of block (i div 4)."""
-    first, last = (int(index[0]), int(index[-1])) if len(index) else (0, -1)
-    if last - first + 1 == len(index) and first % 4 == 0:  # a run: draw each block once
-        drawn = blocks(seed, tensor, stream, np.arange(first // 4, last // 4 + 1))
-        return drawn.T.ravel()[: len(index)].astype(np.uint32)
+    if (run := _blocks_of_run(seed, tensor, stream, index, 4)) is not None:
+        return run.T.ravel()[: len(index)].astype(np.uint32)
     drawn = blocks(seed, tensor, stream, index // 4)
     return drawn[index % 4, np.arange(len(index))].astype(np.uint32)
 
 
+def _blocks_of_run(seed: int, tensor: int, stream: int, index: Index, each: int) -> NDArray[np.uint64] | None:
+    """The blocks of neighbours, `each` of which share one; None where these are not neighbours from the first
+    of a block on."""
+    if not len(index) or index[0] % each or (np.diff(index) != 1).any():
+        return None
+    return blocks(seed, tensor, stream, np.arange(index[0] // each, index[-1] // each + 1))
+
+
 def word_pairs(seed: int, tensor: int, stream: int, index: Index) -> tuple[Words, Words]:
     """Two words for each flat index: words 0, 1 (even i) or 2, 3 (odd i) of block (i div 2)."""
+    if (run := _blocks_of_run(seed, tensor, stream, index, 2)) is not None:
+        first, second = run.T.reshape(-1, 2)[: len(index)].T.astype(np.uint32)
+        return first, second
     drawn = blocks(seed, tensor, stream, index // 2)
     column, first = np.arange(len(index)), 2 * (index % 2)
     return drawn[first, column].astype(np.uint32), drawn[first + 1, column].astype(np.uint32)
@@ -213,8 +224,10 @@ def value_sha256(values: Values) -> str:
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> Index:
-    """The order in which epoch `epoch` visits n examples: sorted by (word, index)."""
-    return np.argsort(words(seed, epoch, SHUFFLE, np.arange(n)), kind="stable")
+    """The order in which epoch `epoch` visits n examples, n <= 2^32: sorted by (word, index)."""
+    index = np.arange(n)
+    pairs = words(seed, epoch, SHUFFLE, index).astype(np.uint64) << _SHIFT | index.astype(np.uint64)
+    return (np.sort(pairs) & _LOW).astype(np.int64)  # a quarter of the time of a stable argsort
 
 
 def shuffle_mask(mask: NDArray[np.bool_], seed: int, tensor: int) -> NDArray[np.bool_]:

@@ -218,11 +218,13 @@ class Run:
 
     def read_test(self) -> tuple[float, float, float]:
         """Test accuracy untrained, at the early stop and at the end; chance where the training failed."""
-        chance = 1 / self.network.architecture.output_shape[-1]
-        final = chance if self.failed else self._test_accuracy(None)
-        early = chance if self.failed else self._test_accuracy(self.best.weights)
         untrained = self._test_accuracy(self.start)
-        return untrained, early, final
+        if self.failed:
+            chance = 1 / self.network.architecture.output_shape[-1]
+            return untrained, chance, chance
+        final = self._test_accuracy(None)
+        is_end = self.best.step == self.step
+        return untrained, final if is_end else self._test_accuracy(self.best.weights), final
 
     def _update(self, index: Tensor) -> float:
         for group in self.optimizer.param_groups:

@@ -31,6 +31,7 @@ from nirvana.sparse.squares import find_returns, find_squares
 
 LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
+_Taps = tuple[Integers, ...]  # of the stored weights: row, channel, y and x
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
 
 
@@ -94,12 +95,12 @@ def _build_network(
     counts, columns, exits = list[Integers](), list[Integers](), list[_Exits]()
     weight = 0
     for step, kept in links:
-        read = _read_cells(step, kept, input_cells)
-        counts.append(_count_parts(step, kept))
-        columns.append(read)
-        exits.append(_find_exits(step, kept, weight))
-        weight += len(read)
-    nodes, reads, squares = _describe(layout, links, norms, exits, weight)
+        taps = np.nonzero(kept)
+        counts.append(_count_parts(step, kept, taps))
+        columns.append(_read_cells(step, kept, taps, input_cells))
+        exits.append(_find_exits(step, kept, taps, weight))
+        weight += len(taps[0])
+    nodes, reads, squares = _describe(layout, links, norms, counts, exits, weight)
     first = np.cumsum([0, *(len(one.weights) for one in exits)])
     return Network(
         nodes,
@@ -128,21 +129,21 @@ def _find_parts(step: Step, weights: int, rows: int, channels: int) -> int:
     return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * least)))
 
 
-def _count_parts(step: Step, kept: Mask) -> Integers:
+def _count_parts(step: Step, kept: Mask, taps: _Taps) -> Integers:
     """Weights in each part of each row."""
-    row, channel, _, _ = np.nonzero(kept)
+    row, channel, _, _ = taps
     parts = _find_parts(step, len(row), len(kept), kept.shape[1])
     part = channel * parts // kept.shape[1]
     return np.bincount(row * parts + part, minlength=len(kept) * parts)
 
 
-def _read_cells(step: Step, kept: Mask, input_cells: Integers) -> Integers:
+def _read_cells(step: Step, kept: Mask, taps: _Taps, input_cells: Integers) -> Integers:
     """The cell that each kept weight reads, for the first pixel that its row makes."""
     read, window = step.reads[0], step.window
-    row, channel, y, x = np.nonzero(kept)
+    row, channel, y, x = taps
     if step.op == "linear" and read.start == 0:
         return input_cells[channel]
-    channel += _first_channel(step, kept, row)
+    channel = channel + _first_channel(step, kept, row)
     y, x = y - window.padding[0], x - window.padding[1]
     return np.asarray(read.origin + channel * read.plane + y * read.pitch + x, np.int64)
 
@@ -160,11 +161,11 @@ class _Exits(NamedTuple):
     parts: int
 
 
-def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
+def _find_exits(step: Step, kept: Mask, taps: _Taps, first_weight: int) -> _Exits:
     """The kept weights by the channel that they read, and by the phase of the pixels that they reach: with a
     stride s, pixel p of the input meets those taps t for which s divides p + padding - t."""
     read, made, window = step.reads[0], step.makes, step.window
-    row, channel, y, x = np.nonzero(kept)
+    row, channel, y, x = taps
     channel = channel + _first_channel(step, kept, row)
     stride_y, stride_x = window.stride
     phase_y, phase_x = (y - window.padding[0]) % stride_y, (x - window.padding[1]) % stride_x
@@ -173,17 +174,23 @@ def _find_exits(step: Step, kept: Mask, first_weight: int) -> _Exits:
     parts = _find_parts(step, len(row), stride_y * stride_x * read.channels, made.channels)
     place = (phase_y * stride_x + phase_x) * read.channels + channel
     place = place * parts + row * parts // made.channels
-    order = np.argsort(place, kind="stable")
-    counts = np.bincount(place, minlength=stride_y * stride_x * read.channels * parts)
+    places = stride_y * stride_x * read.channels * parts
+    order = np.argsort(place.astype(np.min_scalar_type(places)), kind="stable")  # 16 bits sort by radix
+    counts = np.bincount(place, minlength=places)
     cells = made.origin + row * made.plane + out_y * made.pitch + out_x
     return _Exits(np.concatenate([[0], np.cumsum(counts)]), first_weight + order, cells[order], parts)
 
 
 def _describe(
-    layout: Layout, links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
+    layout: Layout,
+    links: list[tuple[Step, Mask]],
+    norms: list[Step],
+    counts: list[Integers],
+    exits: list[_Exits],
+    weights: int,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The records of nodes, of what they read, and of their squares."""
-    places = _find_parameters(links, norms, exits, weights)
+    places = _find_parameters(links, norms, counts, exits, weights)
     nodes, reads, squares = list[dict[str, int]](), list[dict[str, int]](), [np.zeros(0, SQUARE)]
     for step in layout.steps:
         node = (
@@ -207,12 +214,16 @@ def _describe(
 
 
 def _find_parameters(
-    links: list[tuple[Step, Mask]], norms: list[Step], exits: list[_Exits], weights: int
+    links: list[tuple[Step, Mask]],
+    norms: list[Step],
+    counts: list[Integers],
+    exits: list[_Exits],
+    weights: int,
 ) -> dict[int, dict[str, int]]:
     """Where each step's parameters and exits start, by the first cell of what it makes."""
     found, row, bias, entry, channel = dict[int, dict[str, int]](), 0, weights, 0, 0
-    for (step, kept), leaving in zip(links, exits, strict=True):
-        parts = len(_count_parts(step, kept)) // len(kept)
+    for (step, kept), count, leaving in zip(links, counts, exits, strict=True):
+        parts = len(count) // len(kept)
         own = {"row": row, "parts": parts, "exit": entry, "exit_parts": leaving.parts, "bias": bias}
         own |= {"has_bias": value(step.node, "bias"), "is_even": bool((kept == kept[:1]).all())}
         found[step.makes.start] = own

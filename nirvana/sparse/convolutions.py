@@ -100,14 +100,15 @@ def convolve_weights(
     tall = max(1, BLOCK // node.width)
     for y in range(0, node.height, tall):
         block = (y, min(y + tall, node.height))
+        if node.has_bias:
+            for channel in range(first, last):
+                gradients[node.bias + channel] += _add_up_rows(node, deltas, channel, block, lanes)
         for piece in range(node.parts):
             for channel in range(first, last):
                 row = node.row + channel * node.parts + piece
                 end = network.starts[row + 1]
                 for k in range(network.starts[row], end, len(SOME)):
                     _weigh(network, node, gradients, outputs, deltas, channel, k, end, block, lanes)
-    if node.has_bias:
-        _add_biases(node, gradients, deltas, share, lanes)
 
 
 @compiled
@@ -138,15 +139,15 @@ def _weigh(
 
 
 @compiled
-def _add_biases(node: Any, gradients: Floats, deltas: Floats, share: Share, lanes: Tile) -> None:
+def _add_up_rows(node: Any, deltas: Floats, channel: int, block: tuple[int, int], lanes: Tile) -> Any:
+    """The sum of a channel's gradients over a block of rows."""
     step = WIDTH * len(lanes)
-    for channel in range(*part(share, node.channels)):
-        for y in range(node.height):
-            at = (node.origin + channel * node.plane + y * node.pitch) * step
-            total = spread(np.float32(0), lanes)
-            for x in range(node.width):
-                total = total + load(deltas, at + x * step, lanes)
-            gradients[node.bias + channel] += add_up(total)
+    total = spread(np.float32(0), lanes)
+    for y in range(block[0], block[1]):
+        at = (node.origin + channel * node.plane + y * node.pitch) * step
+        for x in range(node.width):
+            total = total + load(deltas, at + x * step, lanes)
+    return add_up(total)
 
 
 @compiled

@@ -184,10 +184,13 @@ class Run:
 
     def read_test(self) -> tuple[float, float, float]:
         """Test accuracy untrained, at the early stop and at the end; chance where the training failed."""
-        chance = 1 / self.program.layout.last.channels
-        final = chance if self.failed else self._measure("test", self.state)[1]
-        early = chance if self.failed else self._measure("test", self.best.state)[1]
-        return self._measure("test", self.start)[1], early, final
+        untrained = self._measure("test", self.start)[1]
+        if self.failed:
+            chance = 1 / self.program.layout.last.channels
+            return untrained, chance, chance
+        final = self._measure("test", self.state)[1]
+        is_end = self.best.step == self.step
+        return untrained, final if is_end else self._measure("test", self.best.state)[1], final
 
     def _update_one_by_one(self, order: Integers, rates: Rates, should_stop: ShouldStop) -> None:
         for i in range(len(order)):

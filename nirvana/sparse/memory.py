@@ -51,8 +51,7 @@ def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1)
     sizes = (slots * cells * step, slots * cells * step, slots * step, 3 * step, threads * CELLS * step)
     outputs, deltas, live, rows, turned = (aligned(size) for size in sizes)
     leaving, moments = (
-        np.zeros(shape, np.float32)
-        for shape in (program.weights if program.has_pixels else 0, (2, channels))
+        np.zeros(shape, np.float32) for shape in (program.weights if program.has_pixels else 0, (2, channels))
     )
     return Space(outputs, deltas, live, rows, turned, leaving, moments, cells, slots)
 

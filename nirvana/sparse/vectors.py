@@ -265,7 +265,7 @@ def store_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lan
 
 @instruction
 def pick(typing: Any, array: Any, first: Any, last: Any, scale: Any, some: Any) -> Any:
-    """As many neighbours of an array of int32 as `some` has items, x scale; the last again for those after it."""
+    """As many neighbours of an array of int32 as `some` has items, x scale; the last for those after it."""
     found = types.UniTuple(types.intp, len(some))
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -293,11 +293,9 @@ def start_sums(typing: Any, some: Any) -> Any:
 
 
 @instruction
-def meet(
-    typing: Any, one: Any, index: Any, other: Any, starts: Any, away: Any, lanes: Any, sums: Any
-) -> Any:
-    """To each of several sums, a register each, add the lanes of array `one` at index x those of `other` at the
-    sum's start, and `away` from it."""
+def meet(typing: Any, one: Any, index: Any, other: Any, starts: Any, away: Any, lanes: Any, sums: Any) -> Any:
+    """To each of several sums, a register each, add the lanes of array `one` at index x those of `other` that
+    are `away` from the sum's start."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds, found = signature.args, cgutils.unpack_tuple(builder, arguments[6])
@@ -362,8 +360,9 @@ def add_sums(typing: Any, array: Any, index: Any, end: Any, sums: Any) -> Any:
     """
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        start, index, end = make_array(signature.args[0])(context, builder, arguments[0]).data, *arguments[1:3]
-        vectors = cgutils.unpack_tuple(builder, arguments[3])
+        array, index, end, sums = arguments
+        start = make_array(signature.args[0])(context, builder, array).data
+        vectors = cgutils.unpack_tuple(builder, sums)
         count = len(vectors)
         fours = [_add_four(builder, vectors[i : i + 4]) for i in range(0, count, 4)]
         ends = [0, 1, 2, 3, 8, 9, 10, 11][:count]
@@ -371,7 +370,7 @@ def add_sums(typing: Any, array: Any, index: Any, end: Any, sums: Any) -> Any:
         is_whole = builder.icmp_signed("<=", builder.add(index, ir.Constant(index.type, count)), end)
         with builder.if_else(is_whole) as (whole, some):
             with whole:
-                place = pointer(context, builder, signature.args[0], arguments[0], index, count)
+                place = pointer(context, builder, signature.args[0], array, index, count)
                 builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
             with some:
                 for i in range(count - 1):
@@ -390,9 +389,9 @@ def _add_four(builder: Any, vectors: list[Any]) -> Any:
     count = vectors[0].type.count
     fours = range(0, count, 4)  # shuffles within four lanes are the cheap ones
     low = [four + lane for four in fours for lane in (0, count, 1, count + 1)]
-    pairs = [_add_shuffled(builder, *vectors[i : i + 2], low, 2) for i in (0, 2)]
+    pairs = [_add_shuffled(builder, vectors[i], vectors[i + 1], low, 2) for i in (0, 2)]
     low = [four + lane for four in fours for lane in (0, 1, count, count + 1)]
-    found = _add_shuffled(builder, *pairs, low, 2)
+    found = _add_shuffled(builder, pairs[0], pairs[1], low, 2)
     return found if count == 8 else _add_shuffled(builder, found, found, list(range(8)), 8)
 
 

@@ -17,6 +17,7 @@ from nirvana.initial import (
     FAN_LAWS,
     INITIAL,
     REINIT,
+    SHUFFLE,
     default_laws,
     draw,
     draw_all,
@@ -75,6 +76,26 @@ def test_the_kept_elements_equal_those_of_the_whole_tensor(law: str) -> None:
     whole = draw(law, (30, 70), 2**63 + 5, 3)
     index = np.array([0, 5, 6, 7, 1000, 2099])
     assert whole.ravel()[index].tolist() == draw(law, (30, 70), 2**63 + 5, 3, index=index).tolist()
+
+
+@pytest.mark.parametrize("law", FAN_LAWS)
+@pytest.mark.parametrize("index", [[0, 2, 1, 3], [4, 6, 6, 7], [7, 6, 5, 4], [1, 2, 3, 4], [4, 5, 6, 7, 8]])
+def test_elements_in_any_order_equal_those_of_the_whole_tensor(law: str, index: list[int]) -> None:
+    expected = draw(law, (30, 70), 5, 3).ravel()[index]
+    assert draw(law, (30, 70), 5, 3, index=np.array(index)).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("law", FAN_LAWS)
+def test_elements_around_the_ends_of_chunks_equal_those_drawn_alone(law: str) -> None:
+    shape = (300, 784)
+    index = np.array([2**14 - 1, 2**14, 2**15 - 1, 2**15, 300 * 784 - 1])
+    assert draw(law, shape, 5, 3).ravel()[index].tolist() == draw(law, shape, 5, 3, index=index).tolist()
+
+
+@given(seed=st.integers(0, 2**64 - 1), n=st.integers(0, 2000))
+def test_an_epochs_order_is_that_of_its_words_then_of_the_examples(seed: int, n: int) -> None:
+    word = words(seed, 3, SHUFFLE, np.arange(n))
+    assert epoch_order(seed, 3, n).tolist() == sorted(range(n), key=lambda i: (word[i], i))
 
 
 @pytest.mark.parametrize(
