@@ -38,9 +38,7 @@ Values = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 _REMEMBERED = 1 << 20  # elements of the largest tensor that is remembered
-_CHUNK = (
-    1 << 14
-)  # elements drawn at a time: what is drawn on the way stays in the caches, a third of the time
+_CHUNK = 1 << 14  # elements drawn at a time, so that what is drawn on the way stays in the caches
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)

@@ -12,6 +12,7 @@ from nirvana.architecture import Architecture
 from nirvana.masks import Mask
 from nirvana.ops import value
 from nirvana.sparse.layout import CONVOLUTIONS, MOST_KEPT, WIDTH, Integers, Layout, Step, Value, lay_out
+from nirvana.sparse.patches import find_patches, find_returns
 from nirvana.sparse.program import (
     ADD,
     CONVOLUTION,
@@ -20,14 +21,13 @@ from nirvana.sparse.program import (
     MEAN_POOL,
     NODE,
     NORM,
+    PATCH,
     PLACE,
     READ,
-    SQUARE,
     Feed,
     Network,
     Program,
 )
-from nirvana.sparse.squares import find_returns, find_squares
 
 LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
@@ -100,12 +100,12 @@ def _build_network(
         columns.append(_read_cells(step, kept, taps, input_cells))
         exits.append(_find_exits(step, kept, taps, weight))
         weight += len(taps[0])
-    nodes, reads, squares = _describe(layout, links, norms, counts, exits, weight)
+    nodes, reads, patches = _describe(layout, links, norms, counts, exits, weight)
     first = np.cumsum([0, *(len(one.weights) for one in exits)])
     return Network(
         nodes,
         reads,
-        squares,
+        patches,
         np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
         np.concatenate(columns).astype(np.int32),
         np.concatenate([one.starts + at for one, at in zip(exits, first, strict=False)]),
@@ -189,9 +189,9 @@ def _describe(
     exits: list[_Exits],
     weights: int,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The records of nodes, of what they read, and of their squares."""
+    """The records of nodes, of what they read, and of their patches."""
     places = _find_parameters(links, norms, counts, exits, weights)
-    nodes, reads, squares = list[dict[str, int]](), list[dict[str, int]](), [np.zeros(0, SQUARE)]
+    nodes, reads, patches = list[dict[str, int]](), list[dict[str, int]](), [np.zeros(0, PATCH)]
     for step in layout.steps:
         node = (
             _place(step.makes) | {"op": _OPS[step.op], "read": len(reads)} | places.get(step.makes.start, {})
@@ -199,10 +199,10 @@ def _describe(
         for name, (y, x) in step.window._asdict().items():
             node |= {f"{name}_y": y, f"{name}_x": x}
         if step.op in CONVOLUTIONS:
-            for name, found in (("squares", find_squares(step)), ("returns", find_returns(step))):
-                node[name] = sum(map(len, squares))
+            for name, found in (("patches", find_patches(step)), ("returns", find_returns(step))):
+                node[name] = sum(map(len, patches))
                 node[f"{name}_end"] = node[name] + len(found)
-                squares.append(found)
+                patches.append(found)
         reads += [_place(one) | {"learns": one.learns} for one in step.reads]
         nodes.append(node | {"reads_end": len(reads)})
     seen = set[int]()
@@ -210,7 +210,7 @@ def _describe(
         for read in reads[node["read"] : node["reads_end"]]:
             read["is_first"] = read["origin"] not in seen
             seen.add(read["origin"])
-    return _records(nodes, NODE), _records(reads, READ), np.concatenate(squares)
+    return _records(nodes, NODE), _records(reads, READ), np.concatenate(patches)
 
 
 def _find_parameters(

@@ -1,7 +1,7 @@
-"""Convolutions, compiled: a kept weight meets four pixels, all their lanes, at a time.
+"""Convolutions, compiled: a kept weight meets up to six pixels, all their lanes, at a time.
 
 Direct, without im2col: a weight is a distance between cells, the same for every pixel, so nothing is copied.
-`pixels`, wherever it is an argument, is a tuple as `lanes` is, of four times its items: a square's lanes.
+`pixels`, wherever it is an argument, is a tuple of one item for each pixel of a patch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled
-from nirvana.sparse.layout import WIDTH, Floats
+from nirvana.sparse.layout import PIXELS, WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, slope
 from nirvana.sparse.sharing import part
@@ -20,16 +20,18 @@ from nirvana.sparse.vectors import (
     add_sums,
     add_up,
     load,
-    load_square,
+    load_pixels,
     meet,
-    multiply_add,
+    multiply_add_pixels,
     peek,
     pick,
+    repeat,
     spread,
     start_sums,
-    store_square,
+    store_pixels,
 )
 
+SIX, FOUR, ONE = (0,) * PIXELS[0], (0,) * PIXELS[1], (0,) * PIXELS[2]
 SOME = (0,) * 8  # weights whose gradients are summed together
 BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
 
@@ -42,15 +44,16 @@ def convolve(
     outputs: Floats,
     share: Share,
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
     """Fill the node's pixels from those that its weights read."""
-    for number in range(node.squares, node.squares_end):
-        square = network.squares[number]
-        if square.is_one:
-            _convolve_at(network, node, parameters, outputs, share, square, lanes, lanes)
+    for number in range(node.patches, node.patches_end):
+        patch = network.patches[number]
+        if patch.pixels == len(SIX):
+            _convolve_at(network, node, parameters, outputs, share, patch, lanes, SIX)
+        elif patch.pixels == len(FOUR):
+            _convolve_at(network, node, parameters, outputs, share, patch, lanes, FOUR)
         else:
-            _convolve_at(network, node, parameters, outputs, share, square, lanes, pixels)
+            _convolve_at(network, node, parameters, outputs, share, patch, lanes, ONE)
 
 
 @compiled
@@ -60,29 +63,28 @@ def _convolve_at(
     parameters: Floats,
     outputs: Floats,
     share: Share,
-    square: Any,
+    patch: Any,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """All channels of a square."""
+    """All channels of a patch."""
     step = WIDTH * len(lanes)
-    right, down = square.read_right * step, square.read_down * step
-    to_right, to_down = square.made_right * step, square.made_down * step
+    right, down = patch.read_right * step, patch.read_down * step
+    to_right, to_down = patch.made_right * step, patch.made_down * step
     first, end = part(share, node.channels)
     for piece in range(node.parts):
         for channel in range(first, end):
-            to = (node.origin + square.made + channel * node.plane) * step
-            total = spread(parameters[node.bias + channel], pixels)
+            to = (node.origin + patch.made + channel * node.plane) * step
+            total = repeat(spread(parameters[node.bias + channel], lanes), pixels)
             if piece:
-                total = load_square(outputs, to, to_right, to_down, lanes, pixels)
+                total = load_pixels(outputs, to, to_right, to_down, lanes, pixels)
             row = node.row + channel * node.parts + piece
             for k in range(network.starts[row], network.starts[row + 1]):
-                at = (square.read + peek(network.columns, k)) * step
-                met = load_square(outputs, at, right, down, lanes, pixels)
-                total = multiply_add(peek(parameters, k), met, total)
+                at = (patch.read + peek(network.columns, k)) * step
+                total = multiply_add_pixels(peek(parameters, k), outputs, at, right, down, total)
             if piece + 1 == node.parts:
                 total = activate(node.activation, total)
-            store_square(outputs, to, to_right, to_down, lanes, total)
+            store_pixels(outputs, to, to_right, to_down, total)
 
 
 @compiled
@@ -160,20 +162,21 @@ def convolve_back(
     leaving: Floats,
     share: Share,
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
     """Pass the gradient on to what was read, one phase of the stride after the other.
 
     Args:
-        leaving: room for all weights in the order of exits, (weights,), in which each square meets them.
+        leaving: room for all weights in the order of exits, (weights,), in which each patch meets them.
     """
     _reorder(network, node, parameters, leaving, share)
     for number in range(node.returns, node.returns_end):
-        square = network.squares[number]
-        if square.is_one:
-            _pull(network, node, leaving, outputs, deltas, share, square, lanes, lanes)
+        patch = network.patches[number]
+        if patch.pixels == len(SIX):
+            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, SIX)
+        elif patch.pixels == len(FOUR):
+            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, FOUR)
         else:
-            _pull(network, node, leaving, outputs, deltas, share, square, lanes, pixels)
+            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, ONE)
 
 
 @compiled
@@ -196,28 +199,27 @@ def _pull(
     outputs: Floats,
     deltas: Floats,
     share: Share,
-    square: Any,
+    patch: Any,
     lanes: Tile,
     pixels: Tile,
 ) -> None:
-    """The gradient of all channels that were read, at a square of one phase."""
+    """The gradient of all channels that were read, at a patch of one phase."""
     step = WIDTH * len(lanes)
     read = network.reads[node.read]
-    right, down = square.read_right * step, square.read_down * step
-    from_right, from_down = square.made_right * step, square.made_down * step
+    right, down = patch.read_right * step, patch.read_down * step
+    from_right, from_down = patch.made_right * step, patch.made_down * step
     first, end = part(share, read.channels)
     for piece in range(node.exit_parts):
         for channel in range(first, end):
-            at = (read.origin + square.read + channel * read.plane) * step
-            place = node.exit + (square.phase * read.channels + channel) * node.exit_parts + piece
-            delta = spread(np.float32(0), pixels)
+            at = (read.origin + patch.read + channel * read.plane) * step
+            place = node.exit + (patch.phase * read.channels + channel) * node.exit_parts + piece
+            delta = repeat(spread(np.float32(0), lanes), pixels)
             if piece or not read.is_first:
-                delta = load_square(deltas, at, right, down, lanes, pixels)
+                delta = load_pixels(deltas, at, right, down, lanes, pixels)
             for k in range(network.exits[place], network.exits[place + 1]):
-                cell = (square.made + peek(network.exit_cells, k)) * step
-                met = load_square(deltas, cell, from_right, from_down, lanes, pixels)
-                delta = multiply_add(peek(leaving, k), met, delta)
+                cell = (patch.made + peek(network.exit_cells, k)) * step
+                delta = multiply_add_pixels(peek(leaving, k), deltas, cell, from_right, from_down, delta)
             if piece + 1 == node.exit_parts:
-                output = load_square(outputs, at, right, down, lanes, pixels)
+                output = load_pixels(outputs, at, right, down, lanes, pixels)
                 delta = slope(read.activation, output, delta)
-            store_square(deltas, at, right, down, lanes, delta)
+            store_pixels(deltas, at, right, down, delta)

@@ -82,7 +82,7 @@ def forward(
             if node.op == LINEAR:
                 linear_forward(network, node, state.parameters, outputs, share, lanes)
             elif pixels is not None:
-                _forward_pixels(network, node, state.parameters, outputs, share, lanes, pixels)
+                _forward_pixels(network, node, state.parameters, outputs, share, lanes)
             if node.activation == TANH:
                 bend(node, outputs, share, lanes)
         wait(share)
@@ -96,10 +96,9 @@ def _forward_pixels(
     outputs: Floats,
     share: Share,
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
-        convolve(network, node, parameters, outputs, share, lanes, pixels)
+        convolve(network, node, parameters, outputs, share, lanes)
     elif node.op == ADD:
         add_forward(network, node, outputs, share, lanes)
     elif node.op != NORM:
@@ -124,7 +123,7 @@ def backward(
             if node.op == LINEAR:
                 linear_backward(network, node, state, outputs, deltas, turned, share, lanes)
             elif pixels is not None:
-                _backward_pixels(network, node, state, outputs, deltas, space.leaving, share, lanes, pixels)
+                _backward_pixels(network, node, state, outputs, deltas, space.leaving, share, lanes)
         wait(share)
 
 
@@ -138,12 +137,11 @@ def _backward_pixels(
     leaving: Floats,
     share: Share,
     lanes: Tile,
-    pixels: Tile,
 ) -> None:
     if node.op == CONVOLUTION:
         convolve_weights(network, node, state.gradients, outputs, deltas, share, lanes)
         if network.reads[node.read].learns:
-            convolve_back(network, node, state.parameters, outputs, deltas, leaving, share, lanes, pixels)
+            convolve_back(network, node, state.parameters, outputs, deltas, leaving, share, lanes)
     elif node.op == ADD:
         add_backward(network, node, outputs, deltas, share, lanes)
     elif node.op != NORM:

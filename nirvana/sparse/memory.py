@@ -28,16 +28,17 @@ def choose_lanes(batch_size: int) -> Tile:
 
 
 def choose_tile(program: Program, batch_size: int) -> tuple[Tile, Tile | None]:
-    """A tile's lanes, and those of the pixels that a kernel takes at once; None for linear layers alone.
+    """A tile's lanes, and how many pixels a convolution takes at a time; None for linear layers alone.
 
-    Images have fewer lanes where registers are short, so that four pixels' sums stay in them.
+    Images have fewer lanes where registers are short, so that six pixels' sums stay in them.
     """
     if not program.has_pixels:
         return choose_lanes(batch_size), None
     from nirvana.sparse.vectors import VECTORS
 
-    lanes = choose_lanes(batch_size)[: VECTORS // PIXELS]
-    return lanes, lanes * PIXELS
+    return choose_lanes(batch_size)[
+        : VECTORS // 4
+    ], PIXELS  # six of these are three quarters of the registers
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:

@@ -31,8 +31,8 @@ _NODE = (
     "exit_parts",  # of each channel's exits, by the channels that they reach
     "read",  # what it reads: from here to `reads_end` in `reads`
     "reads_end",
-    "squares",  # of what it makes: from here to `squares_end` in `squares`
-    "squares_end",
+    "patches",  # of what it makes: from here to `patches_end` in `patches`
+    "patches_end",
     "returns",  # ... and of what it read, whose gradient it pulls
     "returns_end",
     *(f"{name}_{along}" for name in ("kernel", "stride", "padding") for along in ("y", "x")),
@@ -40,13 +40,13 @@ _NODE = (
 _READ = (*PLACE, "learns", "is_first")
 NODE = np.dtype([(name, np.int64) for name in _NODE])
 READ = np.dtype([(name, np.int64) for name in _READ])
-_SQUARE = (
+_PATCH = (
     *("read", "read_right", "read_down"),  # its first cell in a channel that is read, and the way on
     *("made", "made_right", "made_down"),  # ... and in one that is made
     "phase",  # of the stride
-    "is_one",  # pixel only
+    "pixels",  # how many
 )
-SQUARE = np.dtype([(name, np.int64) for name in _SQUARE])
+PATCH = np.dtype([(name, np.int64) for name in _PATCH])
 
 
 class Network(NamedTuple):
@@ -57,7 +57,7 @@ class Network(NamedTuple):
     Attributes:
         nodes: (nodes,) of NODE. reads: of READ, what each node reads; `is_first`: its gradient is stored by
             this reader, and added to by those that come later (backward: from the end).
-        squares: of SQUARE, the pixels of convolutions, as they are taken.
+        patches: of PATCH, the pixels of convolutions, as they are taken.
         starts: where each row's weights start, part by part, and where the last one's end.
         columns: (weights,): the cell that each weight reads, for the first pixel that the row makes.
         exits: where the weights that read each channel start in the next two, for each phase of the stride,
@@ -67,7 +67,7 @@ class Network(NamedTuple):
 
     nodes: NDArray[Any]
     reads: NDArray[Any]
-    squares: NDArray[Any]
+    patches: NDArray[Any]
     starts: Integers
     columns: Places
     exits: Integers

@@ -85,15 +85,6 @@ def _cut(builder: Any, vector: Any, count: int, width: int) -> list[Any]:
     return [builder.shuffle_vector(vector, empty, ir.Constant(integers, list(part))) for part in places]
 
 
-def _join(builder: Any, parts: list[Any]) -> Any:
-    """One vector of a power of two of equal ones."""
-    while len(parts) > 1:
-        count = 2 * parts[0].type.count
-        places = ir.Constant(ir.VectorType(ir.IntType(32), count), list(range(count)))
-        parts = [builder.shuffle_vector(a, b, places) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
-
-
 def call(builder: Any, name: str, result: Any, arguments: list[Any], **flags: Any) -> Any:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **flags)
@@ -186,29 +177,40 @@ def multiply_add_rows(typing: Any, array: Any, index: Any, apart: Any, vector: A
 
 @instruction
 def gate(typing: Any, signal: Any, vector: Any) -> Any:
-    """The vector, with 0 in lanes where the signal is 0 or less; a NaN in the signal lets the lane through.
+    """The vector, or each of a tuple's, with 0 in lanes where the signal is 0 or less; a NaN in the signal
+    lets the lane through.
 
     A loop with a condition took 75 us of an update: its branches cannot be foreseen.
     """
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        zeros = ir.Constant(vector_type(vector.count), None)
-        is_off = builder.fcmp_ordered("<=", arguments[0], zeros)
-        return builder.select(is_off, zeros, arguments[1])
+    def one(builder: Any, signal: Any, vector: Any) -> Any:
+        zeros = ir.Constant(vector.type, None)
+        return builder.select(builder.fcmp_ordered("<=", signal, zeros), zeros, vector)
 
-    return vector(signal, vector), build
+    return vector(signal, vector), _for_each(one, vector)
 
 
 @instruction
 def tanh_slope(typing: Any, output: Any, vector: Any) -> Any:
-    """The vector x (1 - output^2)."""
+    """The vector x (1 - output^2), or each of a tuple's."""
+
+    def one(builder: Any, output: Any, vector: Any) -> Any:
+        ones = spread_scalar(builder, ir.Constant(ir.FloatType(), 1.0), vector.type.count)
+        return builder.fmul(vector, builder.fsub(ones, builder.fmul(output, output)))
+
+    return vector(output, vector), _for_each(one, vector)
+
+
+def _for_each(one: Any, kind: Any) -> Any:
+    """What builds `one` of two vectors, or of each pair of two tuples of them."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ones = spread_scalar(builder, ir.Constant(ir.FloatType(), 1.0), vector.count)
-        slope = builder.fsub(ones, builder.fmul(arguments[0], arguments[0]))
-        return builder.fmul(arguments[1], slope)
+        if isinstance(kind, Lanes):
+            return one(builder, *arguments)
+        pairs = zip(*(cgutils.unpack_tuple(builder, argument) for argument in arguments), strict=True)
+        return context.make_tuple(builder, kind, [one(builder, *pair) for pair in pairs])
 
-    return vector(output, vector), build
+    return build
 
 
 @instruction
@@ -237,30 +239,60 @@ def peek(typing: Any, array: Any, index: Any) -> Any:
 
 
 @instruction
-def load_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, pixels: Any) -> Any:
-    """The lanes of one pixel, or of four: two and, `down` from them, two more; the second of each two is
-    `right` of the first."""
-    part, vector = Lanes(WIDTH * len(lanes)), Lanes(WIDTH * len(pixels))
+def load_pixels(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, pixels: Any) -> Any:
+    """The lanes of as many pixels as `pixels` has items, a tuple of vectors: one, or four or six of two rows.
+    The first is at `index`; the others are `right` of their neighbour, or `down` from the one above."""
+    found = types.UniTuple(Lanes(WIDTH * len(lanes)), len(pixels))
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places = _square(context, builder, signature.args[0], arguments[:4], vector.count, part.count)
-        return _join(builder, [builder.load(place, align=64) for place in places])
+        places = _pixels(context, builder, signature.args[0], arguments[:4], found)
+        return context.make_tuple(builder, found, [builder.load(place, align=64) for place in places])
 
-    return vector(array, types.intp, types.intp, types.intp, lanes, pixels), build
+    return found(array, types.intp, types.intp, types.intp, lanes, pixels), build
 
 
 @instruction
-def store_square(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, vector: Any) -> Any:
-    """Put what `load_square` takes."""
-    count = WIDTH * len(lanes)
+def store_pixels(typing: Any, array: Any, index: Any, right: Any, down: Any, vectors: Any) -> Any:
+    """Put what `load_pixels` takes."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places = _square(context, builder, signature.args[0], arguments[:4], vector.count, count)
-        for place, part in zip(places, _cut(builder, arguments[5], vector.count, count), strict=True):
-            builder.store(part, place, align=64)
+        places = _pixels(context, builder, signature.args[0], arguments[:4], vectors)
+        for place, vector in zip(places, cgutils.unpack_tuple(builder, arguments[4]), strict=True):
+            builder.store(vector, place, align=64)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, types.intp, lanes, vector), build
+    return types.void(array, types.intp, types.intp, types.intp, vectors), build
+
+
+@instruction
+def multiply_add_pixels(
+    typing: Any, scalar: Any, array: Any, index: Any, right: Any, down: Any, sums: Any
+) -> Any:
+    """To each of several sums, scalar x what `load_pixels` takes there."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        factor = spread_scalar(builder, arguments[0], sums.dtype.count)
+        places = _pixels(context, builder, signature.args[1], arguments[1:5], sums)
+        found = []
+        for place, total in zip(places, cgutils.unpack_tuple(builder, arguments[5]), strict=True):
+            product = builder.fmul(factor, builder.load(place, align=64), flags=("contract",))
+            found.append(builder.fadd(product, total, flags=("contract",)))
+        return context.make_tuple(builder, sums, found)
+
+    return sums(types.float32, array, types.intp, types.intp, types.intp, sums), build
+
+
+def _pixels(context: Any, builder: Any, kind: Any, corner: Any, vectors: Any) -> list[Any]:
+    """Pointers to as many pixels as a tuple has vectors, from (array, the first one's start, right, down).
+
+    Each is the first one's and a distance that a loop over weights need not compute anew.
+    """
+    array, index, right, down = corner
+    first = builder.gep(make_array(kind)(context, builder, array).data, [index])
+    row = [ir.Constant(right.type, 0), right, builder.add(right, right)][: max(1, vectors.count // 2)]
+    away = [*row, *(builder.add(down, one) for one in row)][: vectors.count]
+    pixel = vector_type(vectors.dtype.count).as_pointer()
+    return [builder.bitcast(builder.gep(first, [one]), pixel) for one in away]
 
 
 @instruction
@@ -312,17 +344,6 @@ def meet(typing: Any, one: Any, index: Any, other: Any, starts: Any, away: Any, 
         return context.make_tuple(builder, sums, found)
 
     return sums(one, types.intp, other, starts, types.intp, lanes, sums), build
-
-
-def _square(context: Any, builder: Any, kind: Any, corner: Any, count: int, each: int) -> list[Any]:
-    """Pointers to one or four pixels of `each` lanes, from (array, the first one's start, right, down).
-
-    Each is the first one's and a distance that a loop over weights need not compute anew.
-    """
-    array, index, right, down = corner
-    first = builder.gep(make_array(kind)(context, builder, array).data, [index])
-    away = [ir.Constant(right.type, 0), right, down, builder.add(right, down)][: count // each]
-    return [builder.bitcast(builder.gep(first, [one]), vector_type(each).as_pointer()) for one in away]
 
 
 @instruction
