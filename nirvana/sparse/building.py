@@ -31,8 +31,8 @@ from nirvana.sparse.program import (
 
 LEAST_CHANNELS = 4
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
-_Taps = tuple[Integers, ...]  # of the stored weights: row, channel, y and x
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
+_Taps = tuple[Integers, ...]  # of the stored weights: row, channel, y and x
 
 
 def build(architecture: Architecture, masks: Mapping[str, Mask]) -> Program:

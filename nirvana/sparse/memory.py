@@ -36,9 +36,8 @@ def choose_tile(program: Program, batch_size: int) -> tuple[Tile, Tile | None]:
         return choose_lanes(batch_size), None
     from nirvana.sparse.vectors import VECTORS
 
-    return choose_lanes(batch_size)[
-        : VECTORS // 4
-    ], PIXELS  # six of these are three quarters of the registers
+    lanes = choose_lanes(batch_size)[: VECTORS // 4]  # six of these are three quarters of the registers
+    return lanes, PIXELS
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:

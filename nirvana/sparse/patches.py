@@ -70,6 +70,5 @@ def _fill(patches: NDArray[Any], name: str, cover: Integers, start: int, strides
     (y, x, tall, broad), (below, right) = cover.T, strides
     patches["pixels"] = tall * broad
     patches[name], patches[f"{name}_right"] = start + y * below + x * right, right
-    patches[f"{name}_down"] = np.where(
-        tall == 2, below, broad // 2 * right
-    )  # a line's second half is its row
+    second = np.where(tall == 2, below, broad // 2 * right)  # a line's second half counts as its second row
+    patches[f"{name}_down"] = second
