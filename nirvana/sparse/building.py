@@ -29,7 +29,7 @@ from nirvana.sparse.program import (
     Program,
 )
 
-LEAST_CHANNELS = 4
+LEAST_CHANNELS, LEAST_WEIGHTS = 4, 32  # of a part
 _OPS = {"linear": LINEAR, "batch_norm": NORM, "max_pool": MAX_POOL, "add": ADD}
 _OPS |= dict.fromkeys(CONVOLUTIONS, CONVOLUTION) | dict.fromkeys(("avg_pool", "global_avg_pool"), MEAN_POOL)
 _Taps = tuple[Integers, ...]  # of the stored weights: row, channel, y and x
@@ -118,15 +118,11 @@ def _find_parts(step: Step, weights: int, rows: int, channels: int) -> int:
     """Into how many parts the weights of each row are cut, by channel, so that what a part meets stays in the
     first cache while all rows read it; 1 for a linear layer.
 
-    As many as leave 32 weights in each, or 16 where vectors are long: fewer cost more to begin and end than
-    the cache gives back.
+    As many as leave LEAST_WEIGHTS in each: fewer cost more to begin and end than the cache gives back.
     """
     if step.op == "linear":
         return 1
-    from nirvana.sparse.vectors import HAS_WIDE_REGISTERS
-
-    least = 16 if HAS_WIDE_REGISTERS else 32
-    return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * least)))
+    return max(1, min(channels // LEAST_CHANNELS, weights // (max(rows, 1) * LEAST_WEIGHTS)))
 
 
 def _count_parts(step: Step, kept: Mask, taps: _Taps) -> Integers:

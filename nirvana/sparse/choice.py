@@ -85,7 +85,8 @@ def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Reci
     }
     kept |= whole
     outputs = sum(math.prod(shape) for shape in architecture.shapes.values())
-    lanes = 16 * len(choose_lanes(recipe.batch_size))
+    has_pixels = any(node["op"] in CONVOLUTIONS for node in architecture.nodes)
+    lanes = 16 * len(choose_lanes(recipe.batch_size, has_pixels))
     tiled = -(-recipe.batch_size // lanes) * lanes
     made = sum(
         count * architecture.uses[name] * (WHOLE_COST if name in whole else 1) for name, count in kept.items()

@@ -1,4 +1,4 @@
-"""Convolutions, compiled: a kept weight meets up to six pixels, all their lanes, at a time.
+"""Convolutions, compiled: a kept weight meets a patch of pixels, all their lanes, at a time.
 
 Direct, without im2col: a weight is a distance between cells, the same for every pixel, so nothing is copied.
 `pixels`, wherever it is an argument, is a tuple of one item for each pixel of a patch.
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled
-from nirvana.sparse.layout import PIXELS, WIDTH, Floats
+from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import (
+    PIXELS,
     add_sums,
     add_up,
     load,
@@ -31,7 +32,7 @@ from nirvana.sparse.vectors import (
     store_pixels,
 )
 
-SIX, FOUR, ONE = (0,) * PIXELS[0], (0,) * PIXELS[1], (0,) * PIXELS[2]
+LARGE, SMALL, ONE = ((0,) * count for count in PIXELS)
 SOME = (0,) * 8  # weights whose gradients are summed together
 BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
 
@@ -48,10 +49,10 @@ def convolve(
     """Fill the node's pixels from those that its weights read."""
     for number in range(node.patches, node.patches_end):
         patch = network.patches[number]
-        if patch.pixels == len(SIX):
-            _convolve_at(network, node, parameters, outputs, share, patch, lanes, SIX)
-        elif patch.pixels == len(FOUR):
-            _convolve_at(network, node, parameters, outputs, share, patch, lanes, FOUR)
+        if patch.pixels == len(LARGE):
+            _convolve_at(network, node, parameters, outputs, share, patch, lanes, LARGE)
+        elif patch.pixels == len(SMALL):
+            _convolve_at(network, node, parameters, outputs, share, patch, lanes, SMALL)
         else:
             _convolve_at(network, node, parameters, outputs, share, patch, lanes, ONE)
 
@@ -171,10 +172,10 @@ def convolve_back(
     _reorder(network, node, parameters, leaving, share)
     for number in range(node.returns, node.returns_end):
         patch = network.patches[number]
-        if patch.pixels == len(SIX):
-            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, SIX)
-        elif patch.pixels == len(FOUR):
-            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, FOUR)
+        if patch.pixels == len(LARGE):
+            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, LARGE)
+        elif patch.pixels == len(SMALL):
+            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, SMALL)
         else:
             _pull(network, node, leaving, outputs, deltas, share, patch, lanes, ONE)
 

@@ -43,7 +43,7 @@ from nirvana.sparse.sharing import part, wait
 from nirvana.sparse.subnormals import float_mode, set_float_mode
 from nirvana.sparse.threads import Share
 
-Pixels = Tile | None
+Pixels = bool | None
 
 
 @compiled

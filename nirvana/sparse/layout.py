@@ -22,7 +22,6 @@ WIDTH = 16  # float32 of a cache line: what a kernel loads at a time
 MOST_KEPT = (
     0.6  # of a linear layer; one that keeps more is stored whole, for its units then share what they load
 )
-PIXELS = (6, 4, 1)  # that a convolution takes at a time
 RELU, TANH = 1, 2
 ACTIVATIONS = {"relu": RELU, "tanh": TANH}
 CONVOLUTIONS = ("conv1d", "conv2d")

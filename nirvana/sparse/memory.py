@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nirvana.errors import Invalid
 from nirvana.recipe import Recipe
-from nirvana.sparse.layout import PIXELS, WIDTH, Floats
+from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Examples, Program, Rule, Space, State
 
 if TYPE_CHECKING:
@@ -21,23 +21,20 @@ Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
 
 
-def choose_lanes(batch_size: int) -> Tile:
-    """How many examples a tile has, 16 an item: the least of 16, 32 and 64 that holds a batch, or 64."""
+def choose_lanes(batch_size: int, has_pixels: bool = False) -> Tile:
+    """How many examples a tile has, 16 an item: the least of 16, 32 and 64 that holds a batch, or 64.
+
+    Images have 16: registers then hold the sums of many pixels, and the caches more of a tile.
+    """
+    if has_pixels:
+        return (0,)
     lanes = next((lanes for lanes in (16, 32) if lanes >= batch_size), 64)
     return (0,) * (lanes // WIDTH)
 
 
-def choose_tile(program: Program, batch_size: int) -> tuple[Tile, Tile | None]:
-    """A tile's lanes, and how many pixels a convolution takes at a time; None for linear layers alone.
-
-    Images have fewer lanes where registers are short, so that six pixels' sums stay in them.
-    """
-    if not program.has_pixels:
-        return choose_lanes(batch_size), None
-    from nirvana.sparse.vectors import VECTORS
-
-    lanes = choose_lanes(batch_size)[: VECTORS // 4]  # six of these are three quarters of the registers
-    return lanes, PIXELS
+def choose_tile(program: Program, batch_size: int) -> tuple[Tile, bool | None]:
+    """A tile's lanes, and whether the network has pixels: True, or None, for which less is compiled."""
+    return choose_lanes(batch_size, program.has_pixels), program.has_pixels or None
 
 
 def make_space(program: Program, lanes: Tile, batch_size: int, threads: int = 1) -> Space:

@@ -1,7 +1,7 @@
 """In what order, and how many at a time, a convolution's pixels are taken.
 
-A patch is three or two pixels of each of two neighbouring rows, or six or four of one row: of a signal, or of
-the last of an odd number. What then is left over is taken one by one.
+A patch has half of its pixels in each of two neighbouring rows, or all in one: of a signal, or in the last
+row of an odd number. What is then left over is taken one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nirvana.sparse.layout import PIXELS, Integers, Pair, Step
+from nirvana.sparse.layout import Integers, Pair, Step
 from nirvana.sparse.program import PATCH
 
 
@@ -56,6 +56,8 @@ def _cover(height: int, width: int) -> Integers:
 def _cut(width: int, tall: int) -> list[int]:
     """The columns of patches that fill one or two rows: as few single ones as can be, then as many of the
     largest."""
+    from nirvana.sparse.vectors import PIXELS
+
     large, small = PIXELS[0] // tall, PIXELS[1] // tall
     for ones in range(width):
         for smalls in range(large):

@@ -30,6 +30,7 @@ def _has_wide_registers() -> bool:
 HAS_WIDE_REGISTERS = _has_wide_registers()  # 32 of 16 lanes; else 16 of 8, or 32 of 4
 VECTORS = 16 if HAS_WIDE_REGISTERS else 4  # of 16 lanes, that sums may take: half of the registers
 REGISTER = 16 if HAS_WIDE_REGISTERS else 8  # lanes
+PIXELS = (16 if HAS_WIDE_REGISTERS else 6, 4, 1)  # of 16 lanes, that a convolution takes at a time
 CELLS = WIDTH * min(
     2, VECTORS // 4
 )  # of a dense layer, whose lanes stay in the first cache while all units meet them
@@ -240,8 +241,9 @@ def peek(typing: Any, array: Any, index: Any) -> Any:
 
 @instruction
 def load_pixels(typing: Any, array: Any, index: Any, right: Any, down: Any, lanes: Any, pixels: Any) -> Any:
-    """The lanes of as many pixels as `pixels` has items, a tuple of vectors: one, or four or six of two rows.
-    The first is at `index`; the others are `right` of their neighbour, or `down` from the one above."""
+    """The lanes of as many pixels as `pixels` has items, a tuple of vectors: one, or half of them in each of
+    two rows. The first is at `index`; the others are `right` of their neighbour, or `down` from the one
+    above."""
     found = types.UniTuple(Lanes(WIDTH * len(lanes)), len(pixels))
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -289,7 +291,7 @@ def _pixels(context: Any, builder: Any, kind: Any, corner: Any, vectors: Any) ->
     """
     array, index, right, down = corner
     first = builder.gep(make_array(kind)(context, builder, array).data, [index])
-    row = [ir.Constant(right.type, 0), right, builder.add(right, right)][: max(1, vectors.count // 2)]
+    row = [builder.mul(right, ir.Constant(right.type, i)) for i in range(max(1, vectors.count // 2))]
     away = [*row, *(builder.add(down, one) for one in row)][: vectors.count]
     pixel = vector_type(vectors.dtype.count).as_pointer()
     return [builder.bitcast(builder.gep(first, [one]), pixel) for one in away]

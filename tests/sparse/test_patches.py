@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from nirvana.architecture import Architecture
-from nirvana.sparse.layout import PIXELS, Step, Value, lay_out
+from nirvana.sparse.layout import Step, Value, lay_out
 from nirvana.sparse.patches import find_patches, find_returns
+from nirvana.sparse.vectors import PIXELS
 
 
 def make_step(height: int, width: int, stride: int, op: str = "conv2d") -> Step:
