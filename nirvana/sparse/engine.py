@@ -108,9 +108,9 @@ def train(
 
 def is_loaded() -> bool:
     """Whether this process has compiled code for updates already."""
-    from nirvana.sparse.kernels import update
+    from nirvana.sparse.kernels import visit
 
-    found: Any = update
+    found: Any = visit
     return bool(found.signatures)
 
 
@@ -202,23 +202,8 @@ class Run:
 
     def _update(self, order: Integers, rates: Rates) -> None:
         """One update for each row of `order`, shape (updates, batch)."""
-        from nirvana.sparse.kernels import update
-
-        losses = np.zeros(len(order))
-        made = self.threads.run(
-            update,
-            self.splits["train"],
-            order,
-            rates,
-            self.step - self.first_step,
-            self.program.feed,
-            self.program.network,
-            self.state,
-            self.space,
-            self.rule,
-            losses,
-            tail=(self.lanes, self.pixels),
-        )
+        losses, hits = np.zeros(len(order)), np.zeros(len(order), np.int64)
+        made = self._visit("train", order, rates, self.state, losses, hits)
         self.step += made
         self.failed = made < len(order)
         self.losses.extend(losses[:made].tolist())
@@ -236,15 +221,24 @@ class Run:
 
     def _measure(self, split: str, state: State) -> tuple[float, float]:
         """Mean cross-entropy and accuracy on a split."""
-        from nirvana.sparse.kernels import measure
+        n = len(self.splits[split].labels)
+        loss, hits = np.zeros(1), np.zeros(1, np.int64)
+        self._visit(split, np.arange(n)[None], np.zeros(0), state, loss, hits)
+        return float(loss[0]), int(hits[0]) / n
 
-        examples, program = self.splits[split], self.program
-        loss, right = self.threads.run(
-            measure,
-            *(examples, program.feed, program.network, state, self.space),
+    def _visit(
+        self, split: str, order: Integers, rates: Rates, state: State, losses: Rates, hits: Integers
+    ) -> int:
+        """`visit` on all threads; it alone knows what its arguments are."""
+        from nirvana.sparse.kernels import visit
+
+        made: int = self.threads.run(
+            visit,
+            *(self.splits[split], order, rates, self.step - self.first_step),
+            *(self.program.feed, self.program.network, state, self.space, self.rule, losses, hits),
             tail=(self.lanes, self.pixels),
         )
-        return loss / len(examples.labels), right / len(examples.labels)
+        return made
 
 
 def predict_logits(

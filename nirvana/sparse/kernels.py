@@ -21,7 +21,7 @@ from nirvana.sparse.compiling import compiled, entry
 from nirvana.sparse.convolutions import convolve, convolve_back, convolve_weights
 from nirvana.sparse.gathering import transpose
 from nirvana.sparse.layout import TANH, WIDTH, Floats, Integers
-from nirvana.sparse.losses import hits, loss
+from nirvana.sparse.losses import count_hits, loss
 from nirvana.sparse.norms import norm_backward, norm_forward
 from nirvana.sparse.optimizers import descend
 from nirvana.sparse.pools import add_backward, add_forward, pool_backward, pool_forward
@@ -158,7 +158,7 @@ def _logits(network: Network, space: Space, values: Floats, slot: int, lanes: Ti
 
 
 @entry
-def update(
+def visit(
     examples: Examples,
     order: Integers,
     rates: NDArray[np.float64],
@@ -169,35 +169,44 @@ def update(
     space: Space,
     rule: Rule,
     losses: NDArray[np.float64],
+    hits: Integers,
     share: Share,
     lanes: Tile,
     pixels: Pixels,
 ) -> int:
-    """Make one update for each row of `order`, up to the first loss that is not finite.
+    """Compute each batch, a row of `order`, and make an update after it where it has a learning rate: up to
+    the first loss that is not finite, whose update is made too.
 
     Args:
-        order: (updates, batch), the examples of each update.
-        rates: (updates,) learning rates; `updates`: how many were made before, for Adam.
-        losses: (updates,) zeros, filled: mean cross-entropies.
+        order: (batches, batch), the examples of each.
+        rates: (batches,) learning rates; (0,): nothing is learned, and norms take their running statistics.
+        updates: how many were made before, for Adam.
+        losses: (batches,) zeros, filled: mean cross-entropies.
+        hits: (batches,) zeros, filled where nothing is learned: how many examples have the logit of their
+            label largest.
         share: this thread's. All of `share.threads` threads call this at once with the same other arguments.
 
     Returns:
-        how many losses were finite; the update with one that was not is made too.
+        how many losses were finite, before the first that was not.
     """
     mode = float_mode()
     set_float_mode(mode, True)
-    step, batch = WIDTH * len(lanes), order.shape[1]
+    step, batch, is_training = WIDTH * len(lanes), order.shape[1], len(rates) > 0
     targets = np.empty(space.slots * step, np.int64)
     made = 0
     while made < len(order):
         for start in range(0, batch, space.slots * step):
             _fill(examples, order[made], start, feed, space, targets, share, lanes)
-            forward(network, state, space, batch, True, share, lanes, pixels)
+            forward(network, state, space, batch, is_training, share, lanes, pixels)
             if share.number == 0:
                 losses[made] += _lose(network, space, targets, start, batch, lanes) / batch
+                if not is_training:
+                    hits[made] += _count_hits(network, space, targets, start, batch, lanes)
             wait(share)
-            backward(network, state, space, batch, share, lanes, pixels)
-        descend(state, rule, rates[made], updates + made + 1, share)
+            if is_training:
+                backward(network, state, space, batch, share, lanes, pixels)
+        if is_training:
+            descend(state, rule, rates[made], updates + made + 1, share)
         if not math.isfinite(losses[made]):
             break
         made += 1
@@ -248,36 +257,18 @@ def _lose(network: Network, space: Space, targets: Integers, start: int, batch: 
     return total
 
 
-@entry
-def measure(
-    examples: Examples,
-    feed: Feed,
-    network: Network,
-    state: State,
-    space: Space,
-    share: Share,
-    lanes: Tile,
-    pixels: Pixels,
-) -> tuple[float, int]:
-    """The sum of cross-entropies over all examples, and how many have the logit of their label largest: the
-    first thread's answer."""
-    mode = float_mode()
-    set_float_mode(mode, True)
-    step, n = WIDTH * len(lanes), len(examples.labels)
-    order, targets = np.arange(n), np.empty(space.slots * step, np.int64)
-    total, right = 0.0, 0
-    for start in range(0, n, space.slots * step):
-        _fill(examples, order, start, feed, space, targets, share, lanes)
-        forward(network, state, space, n, False, share, lanes, pixels)
-        if share.number:
-            continue
-        total += _lose(network, space, targets, start, n, lanes)
-        for slot in range(space.slots):
-            count = max(0, min(step, n - start - slot * step))
-            logits = _logits(network, space, space.outputs, slot, lanes)
-            right += hits(logits, targets[slot * step : (slot + 1) * step], count, lanes)
-    set_float_mode(mode, False)
-    return total, right
+@compiled
+def _count_hits(
+    network: Network, space: Space, targets: Integers, start: int, batch: int, lanes: Tile
+) -> int:
+    """How many of all slots' examples have the logit of their label largest."""
+    step = WIDTH * len(lanes)
+    right = 0
+    for slot in range(space.slots):
+        logits = _logits(network, space, space.outputs, slot, lanes)
+        count = max(0, min(step, batch - start - slot * step))
+        right += count_hits(logits, targets[slot * step : (slot + 1) * step], count, lanes)
+    return right
 
 
 @entry

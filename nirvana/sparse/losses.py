@@ -77,7 +77,7 @@ def loss(
 
 
 @compiled
-def hits(logits: Floats, labels: Integers, count: int, lanes: Tile) -> int:
+def count_hits(logits: Floats, labels: Integers, count: int, lanes: Tile) -> int:
     """How many of the first `count` lanes have their first largest logit at their label."""
     step = WIDTH * len(lanes)
     right = 0

@@ -143,7 +143,8 @@ def linear_backward(
         _weigh_even(network, node, state.gradients, outputs, deltas, turned, share, lanes)
     else:
         for unit in range(*part(share, node.channels)):
-            _weigh_row(network, node, state.gradients, outputs, deltas, unit, 0, lanes)
+            first = network.starts[node.row + unit]
+            _weigh_row(network, node, state.gradients, outputs, deltas, unit, first, lanes)
     if network.reads[node.read].learns:
         _pass_on(network, node, state.parameters, outputs, deltas, share, lanes)
 
@@ -167,20 +168,20 @@ def _weigh_even(
     count, units = network.starts[node.row + 1] - begin, len(UNITS)
     whole = node.channels // units
     first, end = part(share, whole)  # the same units together on any number of threads
-    cell = 0
-    while cell + CELLS <= count:
+    for cell in range(0, count - CELLS + 1, CELLS):
         for group in range(len(lanes)):
             for half in range(0, CELLS, WIDTH):
                 at = group * WIDTH * CELLS + half
                 turn(outputs, network.columns, begin + cell + half, group * WIDTH, turned, at, CELLS, lanes)
         for number in range(first, end):
             _weigh_units(network, node, gradients, deltas, turned, number * units, cell, lanes)
-        cell += CELLS
     for unit in range(first * units, end * units):
-        _weigh_row(network, node, gradients, outputs, deltas, unit, cell, lanes)
+        left = network.starts[node.row + unit] + count // CELLS * CELLS
+        _weigh_row(network, node, gradients, outputs, deltas, unit, left, lanes)
     if share.number + 1 == share.threads:
         for unit in range(whole * units, node.channels):
-            _weigh_row(network, node, gradients, outputs, deltas, unit, 0, lanes)
+            left = network.starts[node.row + unit]
+            _weigh_row(network, node, gradients, outputs, deltas, unit, left, lanes)
 
 
 @compiled
@@ -215,9 +216,9 @@ def _weigh_row(
     first: int,
     lanes: Tile,
 ) -> None:
-    """Add to the gradients of a unit's weights from its number `first` on."""
+    """Add to the gradients of a unit's weights from number `first` of all weights on."""
     delta = load(deltas, (node.origin + unit) * WIDTH * len(lanes), lanes)
-    k, end = network.starts[node.row + unit] + first, network.starts[node.row + unit + 1]
+    k, end = first, network.starts[node.row + unit + 1]
     while k + 4 <= end:
         one, two = _met(network, outputs, delta, k, lanes), _met(network, outputs, delta, k + 1, lanes)
         three = _met(network, outputs, delta, k + 2, lanes)

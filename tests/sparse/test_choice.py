@@ -156,7 +156,7 @@ def test_compiled_code_needs_no_torch_and_no_cache_folder(tmp_path: Path) -> Non
     code = """
 import sys
 from nirvana.sparse import kernels
-assert kernels.update.stats.cache_path is None, kernels.update.stats.cache_path
+assert kernels.visit.stats.cache_path is None, kernels.visit.stats.cache_path
 
 @kernels.entry
 def double(x):

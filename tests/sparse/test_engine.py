@@ -254,9 +254,9 @@ def test_a_loss_that_is_not_finite_is_shown_and_counts_as_chance(fields: dict[st
 
 def test_a_recipe_of_whole_numbers_runs_the_code_that_is_there() -> None:
     """JSON knows no difference between 1 and 1.0; numba compiles for integers anew."""
-    from nirvana.sparse.kernels import update
+    from nirvana.sparse.kernels import visit
 
-    architecture, compiled = network("mlp-32"), update
+    architecture, compiled = network("mlp-32"), visit
     values: Any = values_of(architecture)
     plain: dict[str, Any] = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5}
     sparse.train(architecture, values, {}, digits(), recipe(**plain), 0)
