@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from nirvana.sparse.parts import make_pipeline
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -21,16 +23,28 @@ def _find_sources() -> str:
 
 
 _SOURCES = _find_sources()
+_PART, _KERNEL = make_pipeline(is_optimised=False), make_pipeline(is_optimised=True)
 
 
-def _compile(function: F, **options: bool) -> F:
+def _compile(function: F, **options: Any) -> F:
     njit: Any = numba.njit
     return cast(F, njit(error_model="numpy", **options)(function))
 
 
 def compiled(function: F) -> F:
-    """For functions that entry points call. Python cannot: that spares the compiler a quarter of its work."""
-    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """For functions that others call. Python cannot: that spares the compiler much of its work."""
+    return _compile_part(function, _PART)
+
+
+def kernel(function: F) -> F:
+    """As `compiled`, for a node's whole work: optimised by itself before it becomes part of its callers,
+    whose optimiser is less good at all in one piece (LeNet-300-100 at 3.6 %: 1.1 of the time)."""
+    return _compile_part(function, _KERNEL)
+
+
+def _compile_part(function: F, pipeline: Any) -> F:
+    options = {"pipeline_class": pipeline} if pipeline else {}
+    return _compile(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
 def entry(function: F) -> F:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nirvana.sparse.compiling import compiled
+from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, slope
@@ -37,7 +37,7 @@ SOME = (0,) * 8  # weights whose gradients are summed together
 BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
 
 
-@compiled
+@kernel
 def convolve(
     network: Network,
     node: Any,
@@ -88,7 +88,7 @@ def _convolve_at(
             store_pixels(outputs, to, to_right, to_down, total)
 
 
-@compiled
+@kernel
 def convolve_weights(
     network: Network,
     node: Any,
@@ -153,7 +153,7 @@ def _add_up_rows(node: Any, deltas: Floats, channel: int, block: tuple[int, int]
     return add_up(total)
 
 
-@compiled
+@kernel
 def convolve_back(
     network: Network,
     node: Any,

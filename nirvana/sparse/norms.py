@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nirvana.ops import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
-from nirvana.sparse.compiling import compiled
+from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.layout import WIDTH
 from nirvana.sparse.program import Network, Space, State
 from nirvana.sparse.rows import Tile, activate, slope
@@ -20,7 +20,7 @@ from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import add_up, load, spread, store
 
 
-@compiled
+@kernel
 def norm_forward(
     network: Network,
     node: Any,
@@ -86,7 +86,7 @@ def _scale(node: Any, read: Any, space: Space, channel: int, gain: float, shift:
                 store(space.outputs, target + x * step, activate(node.activation, found))
 
 
-@compiled
+@kernel
 def norm_backward(
     network: Network, node: Any, state: State, space: Space, batch: int, share: Share, lanes: Tile
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nirvana.sparse.compiling import compiled
+from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.layout import WIDTH, Floats
 from nirvana.sparse.program import Network
 from nirvana.sparse.rows import Tile, activate, give, slope
@@ -15,7 +15,7 @@ from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import larger, load, spread, store, where_equal
 
 
-@compiled
+@kernel
 def add_forward(network: Network, node: Any, outputs: Floats, share: Share, lanes: Tile) -> None:
     """Sums of all that the node reads."""
     step = WIDTH * len(lanes)
@@ -28,7 +28,7 @@ def add_forward(network: Network, node: Any, outputs: Floats, share: Share, lane
                 store(outputs, _pixel(node, channel, y, x) * step, activate(node.activation, total))
 
 
-@compiled
+@kernel
 def add_backward(
     network: Network, node: Any, outputs: Floats, deltas: Floats, share: Share, lanes: Tile
 ) -> None:
@@ -55,7 +55,7 @@ def _bounds(start: int, size: int, end: int) -> tuple[int, int]:
     return max(start, 0), min(start + size, end)
 
 
-@compiled
+@kernel
 def pool_forward(
     network: Network, node: Any, outputs: Floats, is_mean: bool, share: Share, lanes: Tile
 ) -> None:
@@ -77,7 +77,7 @@ def pool_forward(
                 store(outputs, _pixel(node, channel, y, x) * step, best)
 
 
-@compiled
+@kernel
 def pool_backward(
     network: Network, node: Any, outputs: Floats, deltas: Floats, is_mean: bool, share: Share, lanes: Tile
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nirvana.sparse.compiling import compiled
+from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.gathering import turn
 from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats
 from nirvana.sparse.program import Network, State
@@ -76,7 +76,7 @@ def straighten(activation: int, outputs: Floats, deltas: Floats, lanes: Tile) ->
             store(deltas, at, slope(activation, load(outputs, at, lanes), load(deltas, at, lanes)))
 
 
-@compiled
+@kernel
 def linear_forward(
     network: Network, node: Any, parameters: Floats, outputs: Floats, share: Share, lanes: Tile
 ) -> None:
@@ -122,7 +122,7 @@ def _fill_units(
         store(outputs, (node.origin + unit + i) * step + lane, activate(node.activation, total))
 
 
-@compiled
+@kernel
 def linear_backward(
     network: Network,
     node: Any,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import nirvana
 from nirvana import sparse, zoo
@@ -169,14 +170,23 @@ print(double(21), "torch" in sys.modules)
     assert run(code, tmp_path, **places).strip() == "42 False"
 
 
-TRAINING = """
+REGISTERS = """
 from llvmlite import binding
 
 real = binding.get_host_cpu_features
 binding.get_host_cpu_features = lambda: dict(real()) | {"avx512f": IS_WIDE}
 from nirvana.sparse.vectors import VECTORS
 binding.get_host_cpu_features = real
+print(VECTORS)
+"""
+NUMBA = """
+import numba
 
+numba.version_info = VERSION
+from nirvana.sparse.parts import make_pipeline
+print(make_pipeline(True) is None)
+"""
+TRAINING = """
 from nirvana import zoo
 from nirvana.initial import default_laws, draw_all
 from nirvana.recipe import Recipe
@@ -184,24 +194,39 @@ from nirvana.sparse.engine import Run
 from tests.factories import make_masks
 from tests.lab.small import digits
 
-architecture = zoo.build("conv-2", (1, 8, 8), 10)
+architecture = zoo.build("NETWORK", (1, 8, 8), 10)
 values = draw_all(architecture, default_laws(architecture), 0)
 run = Run(architecture, values, make_masks(architecture, 0.3), digits(), Recipe("sgd", 0.1, 60, 10), 0)
 run.update_until(10)
-print(VECTORS, *run.losses)
+print(*run.losses)
 """
+
+
+def train(before: str, network: str, folder: Path) -> tuple[str, NDArray[Any]]:
+    """What `before` prints in a fresh process, and the losses of a training there after it."""
+    code = before + TRAINING.replace("NETWORK", network)
+    said, losses = run(code, Path(nirvana.__file__).parents[1], NUMBA_CACHE_DIR=str(folder)).splitlines()
+    return said, np.array(losses.split(), float)
 
 
 def test_processors_of_long_and_of_short_registers_train_alike(tmp_path: Path) -> None:
     """Each way of cutting a batch and of adding up; one of them is this machine's."""
-    found = {}
-    for is_wide in (False, True):
-        code = TRAINING.replace("IS_WIDE", str(is_wide))
-        said = run(code, Path(nirvana.__file__).parents[1], NUMBA_CACHE_DIR=str(tmp_path / str(is_wide)))
-        vectors, *losses = said.split()
-        found[vectors] = np.array(losses, float)
-    assert found.keys() == {"4", "16"}
-    np.testing.assert_allclose(found["4"], found["16"], rtol=1e-4)
+    short, long = (
+        train(REGISTERS.replace("IS_WIDE", str(is_wide)), "conv-2", tmp_path / str(is_wide))
+        for is_wide in (False, True)
+    )
+    assert (short[0], long[0]) == ("4", "16")
+    np.testing.assert_allclose(short[1], long[1], rtol=1e-4)
+
+
+def test_a_version_of_numba_that_nobody_tried_trains_alike(tmp_path: Path) -> None:
+    """It compiles as numba does by itself, which takes longer; nothing else differs."""
+    tried, other = (
+        train(NUMBA.replace("VERSION", version), "mlp-16", tmp_path / version)
+        for version in ("(0, 68, 1)", "(0, 999, 0)")
+    )
+    assert (tried[0], other[0]) == ("False", "True")
+    assert np.array_equal(tried[1], other[1])
 
 
 def _leave_out(folder: str, names: list[str]) -> set[str]:
