@@ -11,26 +11,20 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled, kernel
-from nirvana.sparse.layout import WIDTH, Floats
-from nirvana.sparse.program import Network
-from nirvana.sparse.rows import Tile, activate, slope
-from nirvana.sparse.sharing import part
-from nirvana.sparse.threads import Share
-from nirvana.sparse.vectors import (
-    PIXELS,
-    add_sums,
-    add_up,
-    load,
+from nirvana.sparse.layout import WIDTH, Floats, Tile
+from nirvana.sparse.pixels import (
     load_pixels,
     meet,
     multiply_add_pixels,
-    peek,
     pick,
-    repeat,
-    spread,
     start_sums,
     store_pixels,
 )
+from nirvana.sparse.program import Network
+from nirvana.sparse.rows import activate, slope
+from nirvana.sparse.sharing import part
+from nirvana.sparse.threads import Share
+from nirvana.sparse.vectors import PIXELS, add_sums, add_up, load, peek, repeat, spread
 
 LARGE, SMALL, ONE = ((0,) * count for count in PIXELS)
 SOME = (0,) * 8  # weights whose gradients are summed together

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nirvana.sparse.compiling import compiled, entry
 from nirvana.sparse.convolutions import convolve, convolve_back, convolve_weights
 from nirvana.sparse.gathering import transpose
-from nirvana.sparse.layout import TANH, WIDTH, Floats, Integers
+from nirvana.sparse.layout import TANH, WIDTH, Floats, Integers, Tile
 from nirvana.sparse.losses import count_hits, loss
 from nirvana.sparse.norms import norm_backward, norm_forward
 from nirvana.sparse.optimizers import descend
@@ -38,7 +38,7 @@ from nirvana.sparse.program import (
     Space,
     State,
 )
-from nirvana.sparse.rows import Tile, bend, linear_backward, linear_forward, straighten
+from nirvana.sparse.rows import bend, linear_backward, linear_forward, straighten
 from nirvana.sparse.sharing import part, wait
 from nirvana.sparse.subnormals import float_mode, set_float_mode
 from nirvana.sparse.threads import Share

@@ -33,6 +33,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Places = NDArray[np.int32]
 Pair = tuple[int, int]
+Tile = tuple[int, ...]  # an item for each 16 lanes
 
 
 @dataclass

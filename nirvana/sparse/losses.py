@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled
-from nirvana.sparse.layout import WIDTH, Floats, Integers
-from nirvana.sparse.rows import Tile
+from nirvana.sparse.layout import WIDTH, Floats, Integers, Tile
 from nirvana.sparse.vectors import float_of_bits
 
 

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from nirvana.errors import Invalid
 from nirvana.recipe import Recipe
-from nirvana.sparse.layout import WIDTH, Floats
+from nirvana.sparse.layout import WIDTH, Floats, Tile
 from nirvana.sparse.program import Examples, Program, Rule, Space, State
 
 if TYPE_CHECKING:
     from nirvana.tasks import ByteData, TaskData
 
-Tile = tuple[int, ...]
 SPLITS = ("train", "validation", "test")
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from nirvana.ops import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from nirvana.sparse.compiling import compiled, kernel
-from nirvana.sparse.layout import WIDTH
+from nirvana.sparse.layout import WIDTH, Tile
 from nirvana.sparse.program import Network, Space, State
-from nirvana.sparse.rows import Tile, activate, slope
+from nirvana.sparse.rows import activate, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import add_up, load, spread, store

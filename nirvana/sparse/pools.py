@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nirvana.sparse.compiling import compiled, kernel
-from nirvana.sparse.layout import WIDTH, Floats
+from nirvana.sparse.layout import WIDTH, Floats, Tile
 from nirvana.sparse.program import Network
-from nirvana.sparse.rows import Tile, activate, give, slope
+from nirvana.sparse.rows import activate, give, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
 from nirvana.sparse.vectors import larger, load, spread, store, where_equal

@@ -13,7 +13,7 @@ import numpy as np
 
 from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.gathering import turn
-from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats
+from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats, Tile
 from nirvana.sparse.program import Network, State
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
@@ -36,7 +36,6 @@ from nirvana.sparse.vectors import (
     tanh_slope,
 )
 
-Tile = tuple[int, ...]
 UNITS = (0,) * 6  # of a dense layer, that are taken together
 SOME = VECTORS // 4  # 16s of lanes, which leave registers for all of their sums
 TURNED = (0,) * (CELLS // WIDTH)
