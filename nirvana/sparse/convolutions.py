@@ -24,10 +24,11 @@ from nirvana.sparse.program import Network
 from nirvana.sparse.rows import activate, slope
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
-from nirvana.sparse.vectors import PIXELS, add_sums, add_up, load, peek, repeat, spread
+from nirvana.sparse.vectors import HAS_WIDE_REGISTERS, PIXELS, add_sums, add_up, load, peek, repeat, spread
 
 LARGE, SMALL, ONE = ((0,) * count for count in PIXELS)
 SOME = (0,) * 8  # weights whose gradients are summed together
+JOINED = 2 if HAS_WIDE_REGISTERS else 1  # parts, in gradients: such processors have larger second caches
 BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
 
 
@@ -100,10 +101,10 @@ def convolve_weights(
         if node.has_bias:
             for channel in range(first, last):
                 gradients[node.bias + channel] += _add_up_rows(node, deltas, channel, block, lanes)
-        for piece in range(node.parts):
+        for piece in range(0, node.parts, JOINED):
             for channel in range(first, last):
                 row = node.row + channel * node.parts + piece
-                end = network.starts[row + 1]
+                end = network.starts[row + min(JOINED, node.parts - piece)]
                 for k in range(network.starts[row], end, len(SOME)):
                     _weigh(network, node, gradients, outputs, deltas, channel, k, end, block, lanes)
 

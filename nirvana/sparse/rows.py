@@ -13,7 +13,7 @@ import numpy as np
 
 from nirvana.sparse.compiling import compiled, kernel
 from nirvana.sparse.gathering import turn
-from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats, Tile
+from nirvana.sparse.layout import RELU, TANH, WIDTH, Floats, Places, Tile
 from nirvana.sparse.program import Network, State
 from nirvana.sparse.sharing import part
 from nirvana.sparse.threads import Share
@@ -26,12 +26,14 @@ from nirvana.sparse.vectors import (
     dot,
     fold,
     gate,
+    join_chains,
     load,
-    multiply_add,
+    multiply_add_cells,
     multiply_add_rows,
     peek,
     repeat,
     spread,
+    start_chains,
     store,
     tanh_slope,
 )
@@ -88,13 +90,39 @@ def linear_forward(
             unit += len(UNITS)
     step = WIDTH * len(lanes)
     while unit < end:
-        total = spread(np.float32(0), lanes)
-        row = node.row + unit
-        for k in range(network.starts[row], network.starts[row + 1]):
-            total = multiply_add(parameters[k], load(outputs, network.columns[k] * step, lanes), total)
+        first, last = network.starts[node.row + unit], network.starts[node.row + unit + 1]
+        total = _sum_cells(parameters, None, first, last, outputs, network.columns, node.is_even, lanes)
         total = total + spread(parameters[node.bias + unit], lanes)  # last, as in `_fill_units`
         store(outputs, (node.origin + unit) * step, activate(node.activation, total))
         unit += 1
+
+
+@compiled
+def _sum_cells(
+    parameters: Floats,
+    weights: Places | None,
+    k: int,
+    end: int,
+    array: Floats,
+    cells: Places,
+    is_in_order: bool,
+    lanes: Tile,
+) -> Any:
+    """The sum of weights x lanes from number k of `cells` and of `weights` (None: of all weights) to `end`.
+
+    Args:
+        is_in_order: one after the other, as several units' sums are that share what they read: so that it
+            does not matter which of them a thread takes together.
+    """
+    step, sums = WIDTH * len(lanes), start_chains(lanes)
+    while k + len(sums) <= end and not is_in_order:
+        sums = multiply_add_cells(parameters, weights, k, array, cells, step, sums)
+        k += len(sums)
+    rest = (join_chains(sums),)
+    while k < end:
+        rest = multiply_add_cells(parameters, weights, k, array, cells, step, rest)
+        k += 1
+    return rest[0]
 
 
 @compiled
@@ -256,10 +284,9 @@ def _pass_on(
                 _pull_features(network, node, parameters, outputs, deltas, feature, lane, lanes, lanes[:SOME])
             feature += len(UNITS)
     while feature < end:
-        delta = spread(np.float32(0), lanes)
-        for k in range(network.exits[node.exit + feature], network.exits[node.exit + feature + 1]):
-            met = load(deltas, peek(network.exit_cells, k) * step, lanes)
-            delta = multiply_add(peek(parameters, peek(network.exit_weights, k)), met, delta)
+        first, last = network.exits[node.exit + feature], network.exits[node.exit + feature + 1]
+        weights, cells = network.exit_weights, network.exit_cells
+        delta = _sum_cells(parameters, weights, first, last, deltas, cells, node.is_even, lanes)
         give(read, outputs, deltas, (read.origin + feature) * step, delta, lanes)
         feature += 1
 

@@ -136,19 +136,6 @@ def spread(typing: Any, scalar: Any, lanes: Any) -> Any:
 
 
 @instruction
-def multiply_add(typing: Any, scalar: Any, vector: Any, total: Any) -> Any:
-    """scalar x vector + total."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        product = builder.fmul(
-            spread_scalar(builder, arguments[0], vector.count), arguments[1], flags=("contract",)
-        )
-        return builder.fadd(product, arguments[2], flags=("contract",))
-
-    return vector(types.float32, vector, vector), build
-
-
-@instruction
 def repeat(typing: Any, vector: Any, units: Any) -> Any:
     """A tuple of as many of a vector as `units` has items."""
     found = types.UniTuple(vector, len(units))
@@ -174,6 +161,61 @@ def multiply_add_rows(typing: Any, array: Any, index: Any, apart: Any, vector: A
         return context.make_tuple(builder, sums, found)
 
     return sums(array, types.intp, types.intp, vector, sums), build
+
+
+@instruction
+def start_chains(typing: Any, lanes: Any) -> Any:
+    """Zeros, as many as keep multiply-adds from waiting for one another: four of 16 lanes, one of 64."""
+    found = types.UniTuple(Lanes(WIDTH * len(lanes)), max(1, 4 // len(lanes)))
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zeros = ir.Constant(vector_type(found.dtype.count), None)
+        return context.make_tuple(builder, found, [zeros] * found.count)
+
+    return found(lanes), build
+
+
+@instruction
+def multiply_add_cells(
+    typing: Any, factors: Any, numbers: Any, index: Any, array: Any, cells: Any, step: Any, sums: Any
+) -> Any:
+    """To each of several sums, the next factor x the lanes of its cell: `cells`, from index on, says which
+    cell, and `numbers` which factor; None: factors lie in the same order."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, vector, word = signature.args, sums.dtype, ir.IntType(64)
+
+        def start(i: int) -> Any:
+            return make_array(kinds[i])(context, builder, arguments[i]).data
+
+        found = []
+        for i, total in enumerate(cgutils.unpack_tuple(builder, arguments[6])):
+            place = builder.add(arguments[2], ir.Constant(word, i))
+            cell = builder.sext(builder.load(builder.gep(start(4), [place])), word)
+            if numbers != types.none:
+                place = builder.sext(builder.load(builder.gep(start(1), [place])), word)
+            factor = spread_scalar(builder, builder.load(builder.gep(start(0), [place])), vector.count)
+            at = pointer(
+                context, builder, kinds[3], arguments[3], builder.mul(cell, arguments[5]), vector.count
+            )
+            product = builder.fmul(factor, builder.load(at, align=64), flags=("contract",))
+            found.append(builder.fadd(product, total, flags=("contract",)))
+        return context.make_tuple(builder, sums, found)
+
+    return sums(factors, numbers, types.intp, array, cells, types.intp, sums), build
+
+
+@instruction
+def join_chains(typing: Any, sums: Any) -> Any:
+    """The sum of a tuple's vectors."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, *others = cgutils.unpack_tuple(builder, arguments[0])
+        for other in others:
+            total = builder.fadd(total, other)
+        return total
+
+    return sums.dtype(sums), build
 
 
 @instruction
