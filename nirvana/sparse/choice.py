@@ -52,19 +52,21 @@ def count_useful_threads(
     architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe, threads: int
 ) -> int:
     """How many of `threads` to put to one update: one for each half of a millisecond that it is expected to
-    take, for they wait for one another after each node (a microsecond or so, if each has a core)."""
+    take; fewer where that is less than 20 microseconds between one waiting for one another, which takes some
+    microseconds if each has a core, and the next."""
     return _count_useful(estimate(architecture, masks, recipe), threads)
 
 
 def _count_useful(found: Estimate, threads: int) -> int:
-    return max(1, min(threads, int(found.sparse // 500_000)))
+    return max(1, min(threads, int(found.sparse // max(500_000, 20_000 * found.waits))))
 
 
 class Estimate(NamedTuple):
-    """Expected nanoseconds of an update on one core."""
+    """Expected nanoseconds of an update on one core; how often several would wait for one another."""
 
     sparse: float
     dense: float
+    waits: int  # after each node, forward and back, of each tile
 
 
 def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe) -> Estimate:
@@ -87,13 +89,14 @@ def estimate(architecture: Architecture, masks: Mapping[str, Mask], recipe: Reci
     outputs = sum(math.prod(shape) for shape in architecture.shapes.values())
     has_pixels = any(node["op"] in CONVOLUTIONS for node in architecture.nodes)
     lanes = 16 * len(choose_lanes(recipe.batch_size, has_pixels))
-    tiled = -(-recipe.batch_size // lanes) * lanes
+    tiles = -(-recipe.batch_size // lanes)
     made = sum(
         count * architecture.uses[name] * (WHOLE_COST if name in whole else 1) for name, count in kept.items()
     )
-    sparse = 5_000 + 1.3 * sum(kept.values()) + tiled * (0.1 * made + 0.34 * outputs)
+    sparse = 5_000 + 1.3 * sum(kept.values()) + tiles * lanes * (0.1 * made + 0.34 * outputs)
     dense = 260_000 + 16_000 * len(architecture.nodes) + 1.5 * weights
-    return Estimate(sparse, dense + recipe.batch_size * (0.021 * architecture.flops() + 3.9 * outputs))
+    dense += recipe.batch_size * (0.021 * architecture.flops() + 3.9 * outputs)
+    return Estimate(sparse, dense, 2 * len(architecture.nodes) * tiles)
 
 
 def _find_unsupported_node(architecture: Architecture) -> str | None:

@@ -116,6 +116,8 @@ def test_an_update_of_a_millisecond_is_worth_a_second_thread() -> None:
     assert sparse.count_useful_threads(small, make_masks(small, 0.05), plan, 8) == 1
     assert sparse.count_useful_threads(large, make_masks(large, 0.05), plan, 8) == 8
     assert sparse.count_useful_threads(large, {}, plan, 1) == 1
+    many_waits = zoo.build("lenet-5", (3, 32, 32), 10)  # a millisecond, but four tiles of twelve nodes
+    assert sparse.count_useful_threads(many_waits, make_masks(many_waits, 0.1), plan, 8) == 1
 
 
 def test_a_training_that_several_threads_may_share_pays_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
