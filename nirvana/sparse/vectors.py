@@ -183,7 +183,7 @@ def multiply_add_cells(
     cell, and `numbers` which factor; None: factors lie in the same order."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, vector, word = signature.args, sums.dtype, ir.IntType(64)
+        kinds, vector, word = signature.args, sums.dtype, arguments[2].type
 
         def start(i: int) -> Any:
             return make_array(kinds[i])(context, builder, arguments[i]).data
