@@ -52,8 +52,8 @@ def count_useful_threads(
     architecture: Architecture, masks: Mapping[str, Mask], recipe: Recipe, threads: int
 ) -> int:
     """How many of `threads` to put to one update: one for each half of a millisecond that it is expected to
-    take; fewer where that is less than 20 microseconds between one waiting for one another, which takes some
-    microseconds if each has a core, and the next."""
+    take, and fewer where that leaves less than 20 microseconds of it for each time that they wait for one
+    another, which takes some microseconds if each has a core."""
     return _count_useful(estimate(architecture, masks, recipe), threads)
 
 
