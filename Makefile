@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo serve worker migrate migration test check fmt bench reproduce bench-verdicts openapi clean
+.PHONY: transcripts help install up demo serve worker migrate migration test check house golden fmt bench reproduce bench-verdicts openapi clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,11 +39,18 @@ migration: $(READY) ## write a migration from the models: make migration m="what
 test: $(READY) ## run the tests, on SQLite and PostgreSQL
 	scripts/with-postgres $(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## lint, format, types and import rules
+check: $(READY) ## lint, format, types, import rules and the bounds of house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/house.py
+
+house: $(READY) ## measure the structure of the code, and bound it (ARGS="--worst 10": where)
+	$(BIN)/python scripts/house.py $(ARGS)
+
+golden: $(READY) ## write what one seed gives here, after a change that is meant to change bits
+	$(BIN)/python -m tests.golden
 
 fmt: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
@@ -55,7 +62,10 @@ bench: $(READY) ## speed, memory and accuracy, to docs/performance.md (25 minute
 reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minutes; ARGS=--full: the paper's budget)
 	$(BIN)/python -m benchmarks.reproduce --write docs/results.md $(ARGS)
 
-bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md (half an hour)
+transcripts: $(READY) ## what the command line prints, to docs/cli.md (2 minutes)
+	$(BIN)/python scripts/transcripts.py
+
+bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md (an hour and a half)
 	$(BIN)/python -m benchmarks.verdict_rates --write docs/verdict-rates.md $(ARGS)
 
 openapi: $(READY) ## write the OpenAPI snapshot after a deliberate change of the API

@@ -1,24 +1,43 @@
-"""`python -m app serve | migrate | token`."""
+"""`python -m app serve | migrate | fingerprint | reverify | token`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from app.accounts.service import FIRST_SCOPES
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.accounts.service import FIRST_SCOPES, create_account, create_token, find_account
+from app.db import make_database
+from app.jobs.engine import migrate_engine
+from app.jobs.reverify import ENQUEUED, reverify
 from app.settings import Settings
+from app.storage import make_storage
+from app.telemetry import configure_logs
+from app.tickets.files import limits_of
+from app.tickets.publishing import fill_fingerprints
 from nirvana.errors import NirvanaError, Unavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ROOT = Path(__file__).parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, or 4 where it was refused."""
+    """Run a command; return the exit code, 0, or 4 where it was refused."""
     args = _parser().parse_args(arguments)
     settings = Settings(
         **{name: getattr(args, name) for name in ("host", "port") if getattr(args, name, None)}
     )
     try:
-        {"serve": serve, "migrate": migrate, "token": token}[args.command](settings, args)
+        verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "reverify": verify_again}
+        (verbs | {"token": token})[args.command](settings, args)
     except NirvanaError as error:
         print(f"{error.title}: {error.detail}", file=sys.stderr)
         return 4
@@ -32,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", help="address to listen on (NIRVANA_HOST)")
     serving.add_argument("--port", type=int, help="port to listen on (NIRVANA_PORT)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
+    commands.add_parser("fingerprint", help="find copies among tickets that an older version published")
+    again = commands.add_parser("reverify", help="measure headlines of older protocols by today's")
+    again.add_argument("--task", help="of this task alone")
+    again.add_argument("--limit", type=int, help="the most verifications to enqueue")
+    again.add_argument("--dry-run", action="store_true", help="say what would happen, and enqueue nothing")
+    again.add_argument("--json", action="store_true", help="a JSON document at the end, progress on stderr")
     granting = commands.add_parser("token", help="make a token, and the account if need be; print the secret")
     granting.add_argument("--account", required=True)
     granting.add_argument("--scopes", default=",".join(FIRST_SCOPES), help="comma-separated")
@@ -43,7 +68,6 @@ def serve(settings: Settings, _args: argparse.Namespace) -> None:
     """Answer requests until SIGTERM or Ctrl-C; requests in flight are finished."""
     import uvicorn
 
-    from app.logs import configure_logs
     from app.main import create_app
 
     configure_logs(settings.log_level)
@@ -60,12 +84,7 @@ def serve(settings: Settings, _args: argparse.Namespace) -> None:
 
 
 def check_migrated(settings: Settings) -> None:
-    """Raises: Unavailable, saying what to do, where the tables are not there or the database is not."""
-    from sqlalchemy import text
-    from sqlalchemy.exc import DBAPIError
-
-    from app.main import make_database
-
+    """Check that the tables are there. Raises: Unavailable, naming the remedy."""
     database = make_database(settings)
     try:
         with database.read() as session:
@@ -78,16 +97,57 @@ def check_migrated(settings: Settings) -> None:
 
 def migrate(settings: Settings, _args: argparse.Namespace) -> None:
     """Bring the database to the newest schema."""
-    from app.migrate import migrate_database
-
     migrate_database(settings)
+
+
+def fill(settings: Settings, _args: argparse.Namespace) -> None:
+    """Give older listings their fingerprints, from their files; safe to repeat."""
+    database = make_database(settings)
+    with database.write() as session:
+        filled = fill_fingerprints(session, make_storage(settings), limits_of(settings))
+    database.dispose()
+    print(f"{filled} listings got a fingerprint")
+
+
+def verify_again(settings: Settings, args: argparse.Namespace) -> None:
+    """Enqueue a verification for each exam whose headline is of an older protocol; safe to repeat."""
+    database, talk = make_database(settings), sys.stderr if args.json else sys.stdout
+    items = []
+    options = {"task": args.task, "limit": args.limit, "dry_run": args.dry_run}
+    for name, happened in reverify(database, settings, **options):
+        items.append({"ticket": name, "outcome": happened})
+        print(f"{name}: {happened}", file=talk, flush=True)
+    database.dispose()
+    enqueued = sum(item["outcome"] == ENQUEUED for item in items)
+    verb = "would be" if args.dry_run else "were"
+    print(f"{enqueued} of {len(items)} verifications {verb} enqueued", file=talk)
+    if args.json:
+        print(json.dumps({"dry_run": args.dry_run, "enqueued": enqueued, "items": items}))
+
+
+def migrate_database(settings: Settings) -> None:
+    """Upgrade the service's tables, then the job engine's own; safe to repeat."""
+    from alembic import command
+
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    command.upgrade(alembic_config(settings), "head")
+    database = make_database(settings)
+    migrate_engine(database.engine)
+    database.dispose()
+
+
+def alembic_config(settings: Settings) -> Config:
+    """Return Alembic's configuration for the database of the settings."""
+    from alembic.config import Config
+
+    config = Config(ROOT / "alembic.ini")
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["settings"] = settings
+    return config
 
 
 def token(settings: Settings, args: argparse.Namespace) -> None:
     """Make a token and print its secret, once."""
-    from app.accounts.service import create_account, create_token, find_account
-    from app.main import make_database
-
     database = make_database(settings)
     with database.write() as session:
         account = find_account(session, args.account) or create_account(session, args.account)

@@ -7,13 +7,16 @@ failing half-way; a read session takes no lock, and on PostgreSQL cannot write a
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy import (
     CheckConstraint,
+    Connection,
     DateTime,
     Dialect,
     Engine,
@@ -28,6 +31,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import JSON, TypeDecorator
 
+from app.settings import Settings
 from nirvana.errors import NirvanaError
 
 NAMING = {
@@ -38,6 +42,9 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+Json = dict[str, Any]
+"""A JSON object: a column of it, or one that a client sends or reads."""
+
 Exact = String().with_variant(String(collation="C"), "postgresql")
 """A string that sorts by its bytes on both databases, so that a prefix is a range of an index."""
 
@@ -47,6 +54,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -66,27 +77,28 @@ class Base(DeclarativeBase):
     """The base of every table: relationships are lazy="raise", so an N+1 is an exception."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
+    type_annotation_map: ClassVar = {
         datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
+        Json: JSON,
+        list[Json]: JSON,
+        list[int]: JSON,
         list[str]: JSON,
     }
 
 
 def utc_now() -> datetime:
-    """This instant, aware, in UTC."""
+    """Return this instant, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    """The check constraint of an enumeration that is kept as a string."""
+    """Return the check constraint of an enumeration that is kept as a string."""
     allowed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({allowed})", name=f"{column}_known")
 
 
 def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> Engine:
-    """An engine for SQLite (WAL, foreign keys on) or PostgreSQL (psycopg 3).
+    """Make an engine for SQLite (WAL, foreign keys on) or PostgreSQL (psycopg 3).
 
     Args:
         url: SQLAlchemy URL; `postgresql://` means psycopg 3.
@@ -94,23 +106,22 @@ def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> E
         wait_seconds: longest wait for a lock (SQLite) or for a free connection.
     """
     url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": pool_size}
-    options["pool_timeout"] = wait_seconds
+    make = partial(create_engine, url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=wait_seconds)
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": wait_seconds}, **options)
+        engine = make(connect_args={"timeout": wait_seconds})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10}, **options)
+    return make(pool_pre_ping=True, connect_args={"connect_timeout": 10})
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the driver must not begin: _begin_sqlite does
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: Any) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get("reads_only", False)
     connection.exec_driver_sql("BEGIN DEFERRED" if reads else "BEGIN IMMEDIATE")
 
@@ -128,13 +139,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction that may write: committed at the end, rolled back by an exception."""
+        """Open one transaction that may write: committed at the end, rolled back by an exception."""
         with self.make_writer() as session, session.begin():
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """One transaction that only reads, and never waits for a writer."""
+        """Open one transaction that only reads, and never waits for a writer."""
         with self.make_reader() as session:
             yield session
 
@@ -143,8 +154,14 @@ class Database:
         self.engine.dispose()
 
 
-def insert_if_absent(session: Session, model: type[Base], **values: Any) -> bool:
-    """Insert a row unless a unique constraint says that it exists; say whether it was inserted.
+def make_database(settings: Settings) -> Database:
+    """Make the database of the settings."""
+    url, size, wait = settings.database_url, settings.database_pool_size, settings.database_wait_seconds
+    return Database(make_engine(url, pool_size=size, wait_seconds=wait))
+
+
+def insert_if_absent(session: Session, model: type[Base], **values: object) -> bool:
+    """Insert a row unless a unique constraint says that it exists; return True where it was inserted.
 
     Two transactions that do so at once are both right: the second waits for the first, then finds its row.
     """
@@ -154,20 +171,20 @@ def insert_if_absent(session: Session, model: type[Base], **values: Any) -> bool
 
 
 def constraint_of(error: IntegrityError) -> str:
-    """The name of the unique constraint that a statement broke ("" where the database does not say)."""
+    """Return the name of the unique constraint that a statement broke, "" where the database names none."""
     diagnosis = getattr(error.orig, "diag", None)
     if diagnosis is not None:
         return str(diagnosis.constraint_name or "")
-    found = re.search(r"UNIQUE constraint failed: (.+)", str(error.orig))
-    if found is None:
+    broken = re.search(r"UNIQUE constraint failed: (.+)", str(error.orig))
+    if broken is None:
         return ""
-    columns = [column.strip().split(".") for column in found[1].split(",")]
+    columns = [column.strip().split(".") for column in broken[1].split(",")]
     return "_".join(["uq", columns[0][0], *(column for _, column in columns)])
 
 
 @contextmanager
 def unique(session: Session, conflicts: Mapping[str, NirvanaError]) -> Iterator[None]:
-    """Flush at the end, and turn a broken unique constraint into the error given for its name."""
+    """Flush at the end, and turn a broken unique constraint into the error of its name."""
     try:
         yield
         session.flush()

@@ -1,22 +1,27 @@
-"""What a route can ask for: settings, storage, a session, and who is calling."""
+"""Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Query, Request, Response
+from fastapi import params as parameters
 from fastapi.dependencies.utils import get_flat_params
-from fastapi.params import Query
+from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.accounts import service as accounts
 from app.accounts.models import Account
 from app.accounts.service import Caller
 from app.db import Database
+from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
 from nirvana.errors import InvalidQuery, NotFound, Problem, Unauthenticated
@@ -26,25 +31,25 @@ READING = ("GET", "HEAD")
 
 
 def get_settings(request: Request) -> Settings:
-    """The settings that the app was made with."""
+    """Return the settings that the app was made with."""
     settings: Settings = request.app.state.settings
     return settings
 
 
 def get_storage(request: Request) -> Storage:
-    """The blob store."""
+    """Return the blob store."""
     storage: Storage = request.app.state.storage
     return storage
 
 
 def get_database(request: Request) -> Database:
-    """The database, for those who open their own transactions (streams)."""
+    """Return the database, for those who open their own transactions (streams)."""
     database: Database = request.app.state.database
     return database
 
 
 def get_session(request: Request) -> Iterator[Session]:
-    """The request's one transaction: it only reads for GET and HEAD, and is committed before the answer."""
+    """Open the request's one transaction: it only reads for GET and HEAD, and commits before the answer."""
     database = get_database(request)
     with database.read() if request.method in READING else database.write() as session:
         yield session
@@ -58,9 +63,9 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
-    """Who is calling, or None without an Authorization header.
+    """Return the caller, or None without an Authorization header.
 
-    It has its own short transaction, over before the body is read, so that no slow upload holds a lock.
+    This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
 
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
@@ -91,7 +96,7 @@ OptionalCaller = Annotated[Caller | None, Depends(find_caller)]
 
 
 def require(scope: str) -> Callable[[Caller | None], Caller]:
-    """A dependency: the caller, whose token must have `scope`. Raises: Unauthenticated, MissingScope."""
+    """Make a dependency: the caller, whose token must have `scope`. Raises: Unauthenticated, MissingScope."""
 
     def check(caller: OptionalCaller) -> Caller:
         if caller is None:
@@ -105,14 +110,14 @@ def require(scope: str) -> Callable[[Caller | None], Caller]:
 
 
 def any_caller(caller: OptionalCaller) -> Caller:
-    """The caller, whatever the scopes. Raises: Unauthenticated."""
+    """Return the caller, whatever the scopes. Raises: Unauthenticated."""
     if caller is None:
         raise Unauthenticated("This needs a token: Authorization: Bearer nvn_...")
     return caller
 
 
 def find_account(caller: OptionalCaller) -> Account | None:
-    """Whose private things may be read: the caller's account, if the token may read them."""
+    """Return the account whose private listings may be read: the caller's, if the token may read."""
     if caller is None or "read" not in caller.token.scopes:
         return None
     return caller.account
@@ -122,8 +127,61 @@ AnyCaller = Annotated[Caller, Depends(any_caller)]
 Reader = Annotated[Account | None, Depends(find_account)]
 
 
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most items on the page")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before, of the same query")]
+
+
+@dataclass(frozen=True)
+class Paging:
+    """The page of a list that a request asks for, and the answer that says where the next one is."""
+
+    request: Request
+    response: Response
+    limit: int
+    cursor: str | None
+
+    def link_next(self, cursor: str | None) -> None:
+        """Say where the next page is: Link: <...>; rel="next"."""
+        link_next(self.request, self.response, cursor)
+
+
+def read_paging(
+    request: Request, response: Response, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Paging:
+    """Return the page that the query asks for."""
+    return Paging(request, response, limit, cursor)
+
+
+def link_next(request: Request, response: Response, cursor: str | None) -> None:
+    """Say where the next page is: Link: <...>; rel="next"."""
+    if cursor is None:
+        return
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    url = request.url.replace(query=urlencode([*query, ("cursor", cursor)]))
+    response.headers["Link"] = f'<{url}>; rel="next"'
+
+
+PagingDep = Annotated[Paging, Depends(read_paging)]
+
+
+class TicketConvertor(StringConvertor):
+    """The part of a path that names a ticket."""
+
+    regex = r"sha256:[^/]+|(?!sha256:)[^/]+/[^/]+"
+
+
+register_url_convertor("ticket", TicketConvertor())
+TICKET = "/tickets/{ticket:ticket}"
+TicketReference = Annotated[
+    str,
+    Path(
+        description="`owner/name`, or `sha256:` and 64 hex digits", examples=["ada/lenet-300-100-digits-07"]
+    ),
+]
+
+
 def refuse_unknown_query(request: Request) -> None:
-    """A typo must never widen a search.
+    """Refuse a query that the route does not know: a typo must never widen a search.
 
     Raises:
         InvalidQuery: a parameter that the route does not have, one given twice, or a NUL character.
@@ -132,33 +190,34 @@ def refuse_unknown_query(request: Request) -> None:
     if "\0" in request.url.path or "\0" in request.scope["path"]:
         raise NotFound("There is nothing under a path with a NUL character.")
     known = _query_of(request.scope["route"])
-    given = Counter(name for name, _ in request.query_params.multi_items())
+    values = request.query_params.multi_items()
+    counts = Counter(name for name, _ in values)
+    expected = f"is none of {', '.join(sorted(known)) or 'none'}"
     problems = [
-        Problem(
-            f"/query/{name}", "unknown-parameter", f"{name!r} is none of {', '.join(sorted(known)) or 'none'}"
-        )
-        for name in given
+        Problem(f"/query/{name}", "unknown-parameter", f"{name!r} {expected}")
+        for name in counts
         if name not in known
     ]
     problems += [
         Problem(f"/query/{name}", "nul-character", f"{name!r} has a NUL character")
-        for name, value in request.query_params.multi_items()
+        for name, value in values
         if "\0" in value
     ]
     problems += [
         Problem(f"/query/{name}", "given-twice", f"{name!r} was given {count} times, expected once")
-        for name, count in given.items()
+        for name, count in counts.items()
         if count > 1 and known.get(name) is False
     ]
     if problems:
         raise InvalidQuery(f"Query parameter {problems[0].detail}.", errors=problems)
 
 
-def _query_of(route: Any) -> dict[str, bool]:
-    """A route's query parameters, each with whether it is a list."""
+def _query_of(route: APIRoute) -> dict[str, bool]:
+    """Return the route's query parameters: name -> True for a list. They are kept on the route."""
     known: dict[str, bool] | None = getattr(route, "nirvana_query", None)
     if known is None:
-        fields = [field for field in get_flat_params(route.dependant) if isinstance(field.field_info, Query)]
+        flat = get_flat_params(route.dependant)
+        fields = [field for field in flat if isinstance(field.field_info, parameters.Query)]
         known = {field.alias: "list[" in str(field.field_info.annotation) for field in fields}
-        route.nirvana_query = known
+        vars(route)["nirvana_query"] = known
     return known

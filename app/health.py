@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.dependencies import DatabaseDep, SettingsDep, StorageDep
-from app.lists import MAX_LIMIT
-from app.schemas import Answer, example, problems
-from app.tickets.upload import FORM
-from nirvana import __version__
+from app.pagination import MAX_LIMIT
+from app.schemas import ResponseModel, example, problems
+from app.tickets.files import FORM
+from nirvana.environment import VERSION
 from nirvana.errors import NirvanaError, Unavailable
-from nirvana.ticket import MEDIA_TYPE
+from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["service"])
 service_router = APIRouter(tags=["service"])
 
 
-class Health(Answer):
-    """Whether the service works."""
+class Health(ResponseModel):
+    """The state of the service."""
 
-    model_config = Answer.model_config | example(status="ok")
+    model_config = ResponseModel.model_config | example(status="ok")
     status: str
 
 
 class Readiness(Health):
-    """Whether the service can do its work, part by part."""
+    """The state of the service and of the parts that it needs."""
 
-    model_config = Answer.model_config | example(status="ok", checks={"database": "ok", "blobs": "ok"})
+    model_config = ResponseModel.model_config | example(status="ok", checks={"database": "ok", "blobs": "ok"})
     checks: dict[str, str]
 
 
-class ServiceDocument(Answer):
-    """What this service is, takes and offers."""
+class ServiceDocument(ResponseModel):
+    """The service: its version, its limits and its links."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         name="nirvana",
         version="0.1.0",
         api="v1",
@@ -91,13 +89,15 @@ def metrics(request: Request) -> Response:
 
 @service_router.get("/", operation_id="get_service")
 def service(settings: SettingsDep) -> ServiceDocument:
-    """What this service is, takes and offers."""
-    limits: dict[str, Any] = {
+    """The service: its version, its limits and its links."""
+    limits = {
         "max_upload_bytes": settings.max_upload_bytes,
         "max_body_bytes": settings.max_body_bytes,
         "max_parameters": settings.max_parameters,
         "max_page_limit": MAX_LIMIT,
         "max_open_jobs_per_account": settings.max_open_jobs_per_account,
+        "max_flops_per_job": int(settings.max_flops_per_job),
+        "max_flops_per_account_per_day": int(settings.max_flops_per_account_per_day),
     }
     base = f"{settings.public_url}/api/v1"
     names = ("tickets", "tasks", "architectures", "jobs", "whoami", "tokens", "accounts")
@@ -105,7 +105,7 @@ def service(settings: SettingsDep) -> ServiceDocument:
     links |= {"openapi": f"{settings.public_url}/openapi.json", "html": f"{settings.public_url}/"}
     return ServiceDocument(
         name="nirvana",
-        version=__version__,
+        version=VERSION,
         api="v1",
         signup=settings.signup,
         limits=limits,

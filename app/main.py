@@ -10,31 +10,32 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import health, pages, problems
+from app import health, pages, problems, schemas
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
-from app.db import Database, make_engine
+from app.db import make_database
 from app.dependencies import refuse_unknown_query
 from app.evaluations.pages import router as evaluation_pages
-from app.jobs.gauges import read_gauges as job_gauges
-from app.jobs.pages import router as job_pages
+from app.evaluations.routes import router as verifications
+from app.evaluations.routes import well_known
+from app.evaluations.signing import load_key, publish_key
+from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
-from app.metrics import Metrics
+from app.jobs.service import read_gauges as job_gauges
 from app.middleware import RequestMiddleware
-from app.openapi import describe
 from app.settings import Settings
 from app.storage import make_storage
-from app.tasks.pages import router as task_pages
+from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
-from app.tickets.changes import router as ticket_changes
-from app.tickets.gauges import read_gauges as ticket_gauges
+from app.telemetry import Metrics
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
-from app.transfers.pages import router as transfer_pages
+from app.tickets.service import read_gauges as ticket_gauges
+from app.tickets.sharing import router as sharing
+from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
-from app.verifications.routes import router as verifications
-from nirvana import __version__
+from nirvana.environment import VERSION
 
 LINTS_AT_ONCE = 2  # each may take some hundred megabytes
 API = (
@@ -42,7 +43,7 @@ API = (
     accounts,
     verifications,
     tickets,
-    ticket_changes,
+    sharing,
     tasks,
     architectures,
     jobs,
@@ -52,21 +53,22 @@ PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service, made from its settings. The database must have been migrated."""
+    """Make the service from its settings. The database must have been migrated."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = make_database(settings)
     metrics = Metrics(database, (ticket_gauges, job_gauges))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with database.write() as session:
             sync_tasks(session)
+            publish_key(session, app.state.signing_key)
         yield
         database.dispose()
 
     app = FastAPI(
         title="Nirvana",
-        version=__version__,
+        version=VERSION,
         summary="The open database of winning lottery tickets",
         docs_url=None,
         redoc_url=None,
@@ -76,19 +78,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
+    app.state.signing_key = load_key(settings.signing_key)
     app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
-    describe(app)
+    schemas.describe(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     return app
-
-
-def make_database(settings: Settings) -> Database:
-    """The database of the settings."""
-    url, size, wait = settings.database_url, settings.database_pool_size, settings.database_wait_seconds
-    return Database(make_engine(url, pool_size=size, wait_seconds=wait))
 
 
 def _include(app: FastAPI) -> None:
@@ -96,6 +93,7 @@ def _include(app: FastAPI) -> None:
     for router in API:
         api.include_router(router)
     app.include_router(health.router)
+    app.include_router(well_known)
     app.include_router(api)
     for router in PAGES:
         app.include_router(router, include_in_schema=False)

@@ -1,4 +1,4 @@
-"""What happens to every request: an id, a log line, metrics, security headers, and an answer to any error."""
+"""The layer around every request: an id, a log line, metrics, security headers, an answer to any error."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import MutableMapping
-from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.metrics import Metrics
 from app.problems import internal_error
+from app.telemetry import Metrics
 
 log = logging.getLogger("nirvana.app")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UPLOADS = ("/api/v1/tickets", "/api/v1/tickets:lint")
 CSP = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
@@ -68,7 +67,7 @@ class RequestMiddleware:
             self._note(scope, request_id, status, time.perf_counter() - began)
 
     def _capped(self, scope: Scope, receive: Receive) -> Receive:
-        """The body, refused past the cap; those of UPLOADS have a cap of their own."""
+        """Return `receive` with a cap on the body; those of UPLOADS have a cap of their own."""
         received = 0
 
         async def next_message() -> Message:
@@ -91,7 +90,7 @@ class RequestMiddleware:
 
 
 def route_of(scope: Scope) -> str:
-    """The pattern that a request's path matched, so that metrics do not grow with the paths."""
+    """Return the pattern that a request's path matched, so that metrics do not grow with the paths."""
     pattern = getattr(scope.get("route"), "path", None)
     if pattern is None:
         return "unmatched"
@@ -100,20 +99,19 @@ def route_of(scope: Scope) -> str:
     return prefix + str(pattern)
 
 
-def _method(scope: MutableMapping[str, Any]) -> str:
-    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    return scope["method"] if scope["method"] in known else "other"
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in METHODS else "other"
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own id where it looks like one, else a new one."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode(
-        "latin-1"
-    )
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    """Return the caller's own id where it looks like one, else a new one."""
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    own: str = sent.decode("latin-1")
+    return own if _REQUEST_ID.fullmatch(own) else uuid.uuid4().hex
 
 
-def _fields(scope: Scope, request_id: str) -> dict[str, Any]:
+def _fields(scope: Scope, request_id: str) -> dict[str, object]:
     client = scope.get("client")
     return {
         "request_id": request_id,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from nirvana.verification.protocol import PROTOCOL
 
 HERE = Path(__file__).parent
 VERDICTS = {
@@ -48,7 +49,7 @@ def _environment() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.filters |= {"percent": _percent, "points": _points, "size": _size, "moment": _moment}
-    made.globals["verdicts"] = VERDICTS
+    made.globals |= {"verdicts": VERDICTS, "protocol_of_today": PROTOCOL}
     return made
 
 
@@ -60,17 +61,17 @@ def install(app: FastAPI) -> None:
 def render(
     request: Request,
     template: str,
-    context: Mapping[str, Any],
+    context: Mapping[str, object],
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """A page."""
+    """Render a page."""
     templates: Environment = request.app.state.templates
     html = templates.get_template(template).render(request=request, **context)
     return HTMLResponse(html, status, headers={"Cache-Control": "no-cache", **(headers or {})})
 
 
 def wants_page(request: Request) -> bool:
-    """Does the caller of something that is no API read HTML?"""
+    """Tell whether the request is for no API, and its sender reads HTML."""
     is_page = not request.url.path.startswith(("/api/", "/static/", "/openapi.json"))
     return is_page and "text/html" in request.headers.get("accept", "")

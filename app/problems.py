@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.db import Json
 from app.pages import render, wants_page
 from nirvana import errors
 from nirvana.errors import Invalid, Malformed, NirvanaError, Problem, StorageFull, TooLarge, Unavailable
@@ -38,64 +40,76 @@ STATUS: dict[type[NirvanaError], int] = {
 }
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """The answer to a request that failed.
+
+    Attributes:
+        problems: each thing that is wrong, and where.
+        extra: further members of the document.
+        headers: besides those that the status asks for.
+    """
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    problems: tuple[Problem, ...] = ()
+    extra: Json = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def respond(self, request: Request) -> Response:
+        """Return the problem document, or its page for those who read HTML."""
+        content = {
+            **self.extra,
+            "type": f"urn:nirvana:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": request.url.path,
+            "code": self.code,
+            "request_id": getattr(request.state, "request_id", None),
+            "errors": [asdict(problem) for problem in self.problems],
+        }
+        text = json.dumps(content, ensure_ascii=False)  # it may quote what UTF-8 does not have
+        content = json.loads(text.encode("utf-8", "replace"))
+        headers = self._status_headers() | self.headers
+        if wants_page(request):
+            return render(request, "error.html", {"problem": content}, self.status, headers)
+        return JSONResponse(content, self.status, headers=headers, media_type=MEDIA_TYPE)
+
+    def _status_headers(self) -> dict[str, str]:
+        if self.status == 401:
+            return {"WWW-Authenticate": 'Bearer realm="nirvana"'}
+        if self.status == 403 and "scope" in self.extra:
+            scope = self.extra["scope"]
+            return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{scope}"'}
+        if self.status == 416 and "size" in self.extra:
+            return {"Content-Range": f"bytes */{self.extra['size']}"}
+        if self.status in (429, 503, 507):
+            return {"Retry-After": str(self.extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))}
+        return {}
+
+
 def status_of(error: NirvanaError) -> int:
-    """The HTTP status of an error: that of the nearest class above it; 500 where there is none."""
+    """Return the HTTP status of an error: that of the nearest class above it; 500 where there is none."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def problem_response(request: Request, error: NirvanaError) -> Response:
-    """The problem document of an error."""
-    status = status_of(error)
-    return _respond(request, status, error.code, error.title, error.detail, error.errors, error.extra)
+    """Return the problem document of an error."""
+    refusal = Refusal(status_of(error), error.code, error.title, error.detail, error.errors, error.extra)
+    return refusal.respond(request)
 
 
 def internal_error(request: Request) -> Response:
-    """The answer to an error of ours: it says nothing but where to ask."""
+    """Return the answer to an error of ours: it says nothing but where to ask."""
     detail = "The service failed. Quote the request_id when you report this."
-    return _respond(request, 500, "internal", "Internal error", detail)
-
-
-def _respond(
-    request: Request,
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    problems: tuple[Problem, ...] = (),
-    extra: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    content = {
-        **(extra or {}),
-        "type": f"urn:nirvana:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "code": code,
-        "request_id": getattr(request.state, "request_id", None),
-        "errors": [asdict(problem) for problem in problems],
-    }
-    headers = _extra_headers(status, extra or {}) | (headers or {})
-    if wants_page(request):
-        return render(request, "error.html", {"problem": content}, status, headers)
-    return JSONResponse(content, status, headers=headers, media_type=MEDIA_TYPE)
-
-
-def _extra_headers(status: int, extra: dict[str, Any]) -> dict[str, str]:
-    if status == 401:
-        return {"WWW-Authenticate": 'Bearer realm="nirvana"'}
-    if status == 403 and "scope" in extra:
-        return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{extra["scope"]}"'}
-    if status == 416 and "size" in extra:
-        return {"Content-Range": f"bytes */{extra['size']}"}
-    if status in (429, 503, 507):
-        return {"Retry-After": str(extra.get("retry_after_seconds", RETRY_AFTER_SECONDS))}
-    return {}
+    return Refusal(500, "internal", "Internal error", detail).respond(request)
 
 
 def validation_error(error: RequestValidationError) -> NirvanaError:
-    """FastAPI's own complaint about a request, as an error of our tree."""
+    """Return FastAPI's own complaint about a request as an error of our tree."""
     problems = tuple(_problem(item) for item in error.errors())
     if any(item["type"] == "json_invalid" for item in error.errors()):
         return Malformed("The body is not JSON.", errors=problems)
@@ -103,14 +117,14 @@ def validation_error(error: RequestValidationError) -> NirvanaError:
     return Invalid(f"{first.pointer}: {first.detail}", errors=problems)
 
 
-def _problem(item: Any) -> Problem:
+def _problem(item: ErrorDetails) -> Problem:
     place = [str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"]]
     pointer = "/" + "/".join(place[1:] if place[0] == "body" else place)
     return Problem(pointer, str(item["type"]).replace("_", "-"), str(item["msg"]))
 
 
 def database_error(error: OperationalError | PoolTimeout) -> NirvanaError:
-    """What a failing database means to a caller."""
+    """Return the meaning of a failing database to a caller."""
     text = str(getattr(error, "orig", error)).lower()
     if "disk is full" in text or "no space left" in text:
         return StorageFull("The database's disk is full; nothing was written.")
@@ -150,5 +164,5 @@ def _http_problem(request: Request, error: HTTPException, max_body_bytes: int) -
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    headers = dict(error.headers or {})
-    return _respond(request, error.status_code, code, title, detail, headers=headers)
+    refusal = Refusal(error.status_code, code, title, detail, headers=dict(error.headers or {}))
+    return refusal.respond(request)

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
         default="", description="how clients reach the service; default: http://HOST:PORT"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    signing_key: Path = Field(
+        default=Path(),
+        description="PEM file of the Ed25519 key that signs verdicts; default: HOME/signing-key.pem",
+    )
     signup: Literal["open", "closed"] = Field(default="open", description="may anybody make an account?")
 
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
@@ -46,6 +50,18 @@ class Settings(BaseSettings):
     job_deadline_seconds: float = Field(default=6 * 3600, gt=0, description="longest time that a job may run")
     job_memory_bytes: int = Field(
         default=4096 * MIB, ge=MIB, description="most memory of a job's child process"
+    )
+    max_flops_per_job: float = Field(
+        default=1e19,
+        gt=0,
+        allow_inf_nan=False,
+        description="most floating-point operations that a job may plan, whatever its budget allows",
+    )
+    max_flops_per_account_per_day: float = Field(
+        default=2e19,
+        gt=0,
+        allow_inf_nan=False,
+        description="most floating-point operations that an account's jobs of 24 hours may plan together",
     )
     max_open_jobs_per_account: int = Field(
         default=20, ge=1, description="queued and running jobs of one account"
@@ -77,6 +93,7 @@ class Settings(BaseSettings):
             "home": home,
             "database_url": values.get("database_url") or f"sqlite:///{home / 'nirvana.db'}",
             "blob_url": values.get("blob_url") or (home / "blobs").as_uri(),
+            "signing_key": Path(str(values.get("signing_key") or home / "signing-key.pem")).expanduser(),
             "public_url": str(values.get("public_url") or f"http://{host}:{port}").rstrip("/"),
         }
 

@@ -34,12 +34,12 @@ class Storage:
             self._store.put(key, content)
 
     def get(self, key: str) -> bytes:
-        """The whole blob. Raises: NotFound, StorageFailed."""
+        """Return the whole blob. Raises: NotFound, StorageFailed."""
         with _errors(key):
             return bytes(self._store.get(key).bytes())
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Bytes `start` to `end` (exclusive; None: to the end) in pieces. Raises: NotFound, StorageFailed."""
+        """Yield bytes `start` to `end` (exclusive; None: all) in pieces. Raises: NotFound, StorageFailed."""
         with _errors(key):
             size = int(self._store.head(key)["size"])
         end = size if end is None else min(end, size)
@@ -50,7 +50,7 @@ class Storage:
             start = stop
 
     def size(self, key: str) -> int | None:
-        """The blob's size in bytes, or None where there is none. Raises: StorageFailed."""
+        """Return the blob's size in bytes, or None where there is none. Raises: StorageFailed."""
         try:
             with _errors(key):
                 return int(self._store.head(key)["size"])
@@ -71,7 +71,7 @@ class Storage:
 
 
 def make_storage(settings: Settings) -> Storage:
-    """The blob store of the settings: a folder (made if need be), or an object store."""
+    """Make the blob store of the settings: a folder (made if need be), or an object store."""
     parts = urlsplit(settings.blob_url)
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
@@ -95,13 +95,13 @@ def _errors(key: str) -> Iterator[None]:
 
 
 def _says_full(error: Exception) -> bool:
-    """obstore reports the system's error as text only."""
+    """Tell whether the store is full: obstore reports the system's error as text only."""
     text = str(error)
     return any(f"os error {number}" in text or f"code: {number}," in text for number in FULL)
 
 
 def ticket_key(file_digest: str) -> str:
-    """Where a .ticket file lies: under the sha256 of its bytes (not the ticket's digest: two files can hold
-    one ticket and differ in what they say about it)."""
+    """Return the key of a .ticket file: the sha256 of its bytes (not the ticket's digest: two files can hold
+    one ticket and differ in their descriptions of it)."""
     hexadecimal = file_digest.removeprefix("sha256:")
     return f"tickets/{hexadecimal[:2]}/{hexadecimal}.ticket"

@@ -35,6 +35,7 @@ from benchmarks import (
 from benchmarks.effort import DEFAULT, FULL, QUICK, Effort
 from benchmarks.goals import Goal, print_goals
 from benchmarks.machine import LAST_CORE, describe, pinned
+from benchmarks.page import put_part
 from benchmarks.subjects import SEED
 from nirvana.files import write_atomically
 
@@ -98,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.redirect_stdout(page), pinned(LAST_CORE):
         failed = _run(asked.names or list(SUITE), asked.effort)
     if asked.write:
-        write_atomically(Path(asked.write), page.kept.getvalue().encode())
+        path = Path(asked.write)
+        before = path.read_text() if path.exists() else ""
+        write_atomically(path, put_part(before, page.kept.getvalue()).encode())
     return 1 if failed else 0
 
 
@@ -129,7 +132,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to run; default: the suite")
     parser.add_argument("--list", action="store_true", help="the names")
-    parser.add_argument("--write", metavar="FILE", help="the page to write besides")
+    parser.add_argument("--write", metavar="FILE", help="the page whose part of this processor is replaced")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const=QUICK, dest="effort", help="does it run at all")
     sizes.add_argument(

@@ -8,14 +8,15 @@ from dataclasses import replace
 from benchmarks.effort import Effort
 from benchmarks.measuring import row, table
 from benchmarks.subjects import SEED, Masks, layer_counts, lenet
-from nirvana import lab, sparse, tasks, zoo
-from nirvana.architecture import Architecture
-from nirvana.initial import default_laws, draw_all, random_mask
-from nirvana.lab.verification.statistics import mean, paired_difference, variance
-from nirvana.masks import density
-from nirvana.recipe import Recipe
+from nirvana import lab, sparse, tasks
+from nirvana.format.initial import default_laws, draw_all, random_mask
+from nirvana.format.masks import density
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.tasks import TaskData
-from nirvana.training import TrainResult
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import TrainResult
+from nirvana.verification.statistics import mean, paired_difference, variance
 
 ALPHA = 0.025  # on each side: a 95 % interval
 SMALL_STEPS = 100  # of conv-2 on digits

@@ -24,12 +24,13 @@ from benchmarks.machine import LAST_CORE, describe, pinned
 from benchmarks.measuring import measure_step, row, table
 from benchmarks.subjects import ENDLESS, SEED, Subject, synthetic
 from benchmarks.throughput import DenseTrainee, SparseTrainee
-from nirvana import sparse, zoo
-from nirvana.architecture import Architecture
+from nirvana import sparse
 from nirvana.files import write_atomically
-from nirvana.initial import default_laws, draw_all
-from nirvana.masks import kept_count
-from nirvana.recipe import Recipe
+from nirvana.format.initial import default_laws, draw_all
+from nirvana.format.masks import kept_count
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.training.recipe import Recipe
 
 NETWORKS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("mlp-16", (1, 8, 8)),
@@ -132,7 +133,7 @@ def _measure(subject: Subject, optimizer: str, batch: int, density: float) -> Po
         batch,
         optimizer,
         len(architecture.nodes),
-        architecture.total,
+        architecture.prunable_total,
         kept_count(masks, shapes),
         architecture.flops() // 2,
         architecture.flops(kept) // 2,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 
 from nirvana import lab, tasks
+from nirvana.format.ticket import Ticket
 from nirvana.tasks import TaskData
-from nirvana.ticket import Ticket
 
 ARCHITECTURE = "lenet-300-100"
 DENSITY = 0.10

@@ -25,9 +25,13 @@ from benchmarks.measuring import row, spread, table
 _PROCESS = """
 import json, sys, time
 started = float(sys.argv[1])
-from nirvana import tasks, zoo
-from nirvana.initial import default_laws, draw_all, random_mask
-from nirvana.sparse.engine import Run
+from nirvana import tasks
+from nirvana.format.initial import default_laws, draw_all, random_mask
+from nirvana.networks import zoo
+from nirvana.sparse.engine import Sparse
+from nirvana.training.events import SILENT
+from nirvana.training.loop import Loop
+from nirvana.training.spec import InitialState, TrainSpec
 imported = time.monotonic()
 task = tasks.get("digits")
 architecture = zoo.build("lenet-300-100", task.input_shape, task.classes)
@@ -37,9 +41,11 @@ masks = {
     for tensor, name in enumerate(architecture.prunable)
 }
 values = draw_all(architecture, default_laws(architecture), 0)
-run = Run(architecture, values, masks, tasks.load(task), task.default_recipe("lenet-300-100"), 0)
+start, recipe = InitialState(values, masks, 0), task.default_recipe("lenet-300-100")
+spec = TrainSpec(architecture, start, tasks.load(task), recipe)
+loop = Loop(Sparse(spec), [spec], [SILENT])
 ready = time.monotonic()
-run.update_until(1)
+loop.update_until(1)
 ended = time.monotonic()
 lines = open("/proc/self/status").read().splitlines()  # getrusage counts what the parent had before exec
 resident = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.measuring import row, table
-from nirvana.lab.environment import environment
+from nirvana.training.cost import environment
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -75,7 +75,7 @@ def _facts(seeds: str) -> dict[str, str]:
         "cores": f"{len(ALL_CORES)}; one core: number {max(LAST_CORE)}, to which all threads are bound",
         "vector instructions": " ".join(_vectors()) or "unknown",
         "data caches": caches or "unknown",
-        "platform": known["platform"],
+        "platform": str(known["platform"]),
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items()) + f", {numba}",
         "threads": f"torch 1, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}",
         "load before the run": " ".join(f"{load:.2f}" for load in os.getloadavg()),

@@ -24,7 +24,7 @@ from torch.nn.utils import prune
 
 from benchmarks.plain_networks import build_plain, load_plain
 from benchmarks.subjects import Masks, Subject
-from nirvana.recipe import Recipe
+from nirvana.training.recipe import Recipe
 
 
 class Loop:

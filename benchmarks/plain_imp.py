@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
 
-from nirvana.recipe import Recipe
 from nirvana.tasks import TaskData
+from nirvana.training.recipe import Recipe
 
 EVALUATION_BATCH = 1000
 Loader = DataLoader[tuple[Tensor, ...]]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nirvana.architecture import Architecture
+from nirvana.networks.architecture import Architecture
 
 _LAYERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "flatten": lambda node: nn.Flatten(),

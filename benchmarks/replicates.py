@@ -12,17 +12,20 @@ import torch
 from benchmarks.machine import ALL_CORES, pinned
 from benchmarks.measuring import Timing, clock, ratios, row, spread, table
 from benchmarks.subjects import SEED, synthetic
-from nirvana import lab, tasks, zoo
-from nirvana.architecture import Architecture
-from nirvana.initial import default_laws, draw_all, random_mask
-from nirvana.lab.environment import deterministic
-from nirvana.lab.replicates import Start, stacking_pays, train_replicates
-from nirvana.lab.replicates.run import Run
-from nirvana.lab.train import train
-from nirvana.masks import Mask
-from nirvana.recipe import Recipe
+from nirvana import lab, tasks
+from nirvana.engines import stacking_pays, train, train_replicates
+from nirvana.format.initial import default_laws, draw_all, random_mask
+from nirvana.format.masks import Mask
+from nirvana.format.ticket import Ticket
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.tasks import TaskData
-from nirvana.ticket import Ticket
+from nirvana.torch.evaluate import deterministic
+from nirvana.torch.stacked.backend import StackedReplicates
+from nirvana.training.events import SILENT
+from nirvana.training.loop import Loop
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import InitialState, TrainSpec
 
 PAIRS, REPLICATES, BATCH = 5, 5, 60
 STACKS = (1, 4, 16, 64)  # on a GPU
@@ -64,14 +67,14 @@ def _recipe(optimizer: str, steps: int) -> Recipe:
 
 
 def _compare(architecture: Architecture, data: TaskData, recipe: Recipe, share: float) -> None:
-    starts = _starts(architecture, REPLICATES, share)
+    specs = _specs(architecture, data, recipe, REPLICATES, share)
 
     def one_by_one() -> None:
-        for start in starts:
-            train(architecture, start.values, start.masks, data, recipe, start.order_seed)
+        for spec in specs:
+            train(spec, engine="dense")
 
     def together() -> None:
-        train_replicates(architecture, starts, data, recipe)
+        train_replicates(specs)
 
     alone, stacked = _in_turn(one_by_one, together)
     is_taken = "yes" if stacking_pays(architecture, recipe, REPLICATES) else "no"
@@ -93,12 +96,15 @@ def _in_turn(one: Callable[[], None], other: Callable[[], None]) -> tuple[list[T
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def _starts(architecture: Architecture, count: int, share: float) -> list[Start]:
+def _specs(
+    architecture: Architecture, data: TaskData, recipe: Recipe, count: int, share: float
+) -> list[TrainSpec]:
     laws = default_laws(architecture)
-    return [
-        Start(draw_all(architecture, laws, seed), _masks(architecture, share, seed), seed)
+    starts = (
+        InitialState(draw_all(architecture, laws, seed), _masks(architecture, share, seed), seed)
         for seed in range(SEED, SEED + count)
-    ]
+    )
+    return [TrainSpec(architecture, start, data, recipe) for start in starts]
 
 
 def _masks(architecture: Architecture, share: float, seed: int) -> dict[str, Mask]:
@@ -156,17 +162,15 @@ def _print_gpu() -> None:
 
 
 def _gpu_seconds(architecture: Architecture, data: TaskData, count: int, captures: bool) -> list[float]:
+    specs = _specs(architecture, data, _recipe("adam", 100_000), count, 0.1)
     with deterministic(SEED):
-        run = Run(
-            architecture,
-            _starts(architecture, count, 0.1),
-            data,
-            _recipe("adam", 100_000),
-            torch.device("cuda"),
-            captures=captures,
+        loop = Loop(
+            StackedReplicates(specs, torch.device("cuda"), captures=captures), specs, [SILENT] * count
         )
-        run.update_until(GPU_STEPS)
-        return [clock(lambda: run.update_until(run.step + GPU_STEPS)).wall / GPU_STEPS for _ in range(PAIRS)]
+        loop.update_until(GPU_STEPS)
+        return [
+            clock(lambda: loop.update_until(loop.step + GPU_STEPS)).wall / GPU_STEPS for _ in range(PAIRS)
+        ]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from benchmarks.peaks import peak_gflops, read_gigabytes, triad_gigabytes
 from benchmarks.subjects import Masks, Subject, convolutional, lenet
 from benchmarks.throughput import SparseTrainee
 from nirvana import sparse
-from nirvana.masks import kept_count
+from nirvana.format.masks import kept_count
 
 DENSITIES = (1.0, 0.5, 0.35, 0.17, 0.07, 0.036, 0.01)
 CONVOLUTIONAL = {"conv-2": (1.0, 0.17, 0.05), "resnet-20": (1.0, 0.17, 0.05)}
@@ -76,7 +76,7 @@ def model(subject: Subject, masks: Masks, batch: int) -> Work:
     kept = {name: kept_count(masks, {name: shape}) for name, shape in shapes.items()}
     used = {name: architecture.uses[name] * count for name, count in kept.items()}
     first, total = architecture.prunable[0], sum(kept.values())
-    parameters = total + architecture.parameter_count - architecture.total
+    parameters = total + architecture.parameter_count - architecture.prunable_total
     products = 3 * sum(used.values()) - used[first]
     return Work(
         operations=2 * batch * products + 12 * parameters,
@@ -196,9 +196,10 @@ def _emptied(masks: Masks) -> Masks:
 
 
 def _evaluation(subject: Subject, masks: Masks, times: int) -> float:
-    """Seconds to evaluate BLOCK examples: `read_test` goes three times through the test data."""
+    """Seconds to evaluate BLOCK examples of the test data."""
     data, n = subject.data, len(subject.data.test_y) // BLOCK * BLOCK
     data = data._replace(test_x=data.test_x[:n], test_y=data.test_y[:n])
-    run = SparseTrainee(replace(subject, data=data), masks, BLOCK).run
-    run.read_test()
-    return statistics.median(clock(run.read_test).processor for _ in range(times)) / (3 * n) * BLOCK
+    backend = SparseTrainee(replace(subject, data=data), masks, BLOCK).loop.backend
+    backend.evaluate("test")
+    seconds = [clock(lambda: backend.evaluate("test")).processor for _ in range(times)]
+    return statistics.median(seconds) / n * BLOCK

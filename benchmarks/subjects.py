@@ -9,14 +9,15 @@ from functools import cache
 
 import numpy as np
 
-from nirvana import lab, tasks, zoo
-from nirvana.architecture import Architecture
+from nirvana import lab, tasks
 from nirvana.errors import DataMissing
-from nirvana.initial import default_laws, draw_all, random_mask
-from nirvana.masks import Mask
-from nirvana.recipe import Pruning, Recipe
+from nirvana.format.initial import default_laws, draw_all, random_mask
+from nirvana.format.masks import Mask
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.tasks import TaskData
-from nirvana.training import Values
+from nirvana.training.recipe import Pruning, Recipe
+from nirvana.training.spec import InitialState, TrainSpec, Values
 
 SEED = 0  # of initial values, of the data's order and of masks
 MASKING_STEPS = 1000  # of the brief training whose weights' sizes choose masks
@@ -45,6 +46,11 @@ class Subject:
 
     def with_batch(self, batch: int) -> Recipe:
         return replace(self.recipe, batch_size=batch)
+
+    def spec(self, masks: Masks, batch: int) -> TrainSpec:
+        """Its training under masks, by batches of a size."""
+        start = InitialState(self.values, masks, SEED)
+        return TrainSpec(self.architecture, start, self.data, self.with_batch(batch))
 
     def masks(self, share: float, *, is_uniform: bool = False) -> Masks:
         """Masks that keep `share` of the prunable weights; layers keep what the recipe's rates leave them, or

@@ -15,9 +15,11 @@ from benchmarks.measuring import Timing, Trainee, race, rates, ratios, row, tabl
 from benchmarks.peers import PEERS, csr_failures
 from benchmarks.subjects import SEED, Masks, Subject, convolutional, lenet
 from nirvana import sparse
-from nirvana.lab.environment import deterministic
-from nirvana.lab.train import Run as DenseRun
-from nirvana.sparse.engine import Run as SparseRun
+from nirvana.sparse.engine import Sparse
+from nirvana.torch.dense import Dense
+from nirvana.torch.evaluate import deterministic
+from nirvana.training.events import SILENT
+from nirvana.training.loop import Loop
 
 DENSITIES = (1.0, 0.5, 0.35, 0.17, 0.07, 0.036, 0.01)
 WITH_5_PERCENT = (1.0, 0.5, 0.35, 0.17, 0.07, 0.05, 0.036, 0.01)
@@ -61,28 +63,26 @@ class SparseTrainee:
     """The sparse engine's updates."""
 
     def __init__(self, subject: Subject, masks: Masks, batch: int, threads: int = 1) -> None:
-        recipe, of = subject.with_batch(batch), subject
-        self.run = SparseRun(
-            of.architecture, of.values, masks, of.data, recipe, SEED, start_step=0, threads=threads
-        )
+        spec = subject.spec(masks, batch)
+        self.loop = Loop(Sparse(spec, threads), [spec], [SILENT])
 
     def advance(self, steps: int) -> None:
-        self.run.update_until(self.run.step + steps)
-        assert not self.run.failed, "a loss was not finite"
+        self.loop.update_until(self.loop.step + steps)
+        assert self.loop.alive, "a loss was not finite"
 
 
 class DenseTrainee:
     """The product's dense engine's updates."""
 
     def __init__(self, subject: Subject, masks: Masks, batch: int) -> None:
-        recipe = subject.with_batch(batch)
+        spec = subject.spec(masks, batch)
         with deterministic(SEED):
-            self.run = DenseRun(subject.architecture, subject.values, masks, subject.data, recipe, SEED)
+            self.loop = Loop(Dense(spec), [spec], [SILENT])
 
     def advance(self, steps: int) -> None:
         with deterministic(SEED):
-            self.run.update_until(self.run.step + steps)
-        assert not self.run.failed, "a loss was not finite"
+            self.loop.update_until(self.loop.step + steps)
+        assert self.loop.alive, "a loss was not finite"
 
 
 def main(effort: Effort) -> list[Goal]:

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = chosen.venv or Path(folder) / "venv"
         before, after = make_environment(place)
-        ticket = chosen.ticket or find_ticket(Path(folder) / "found")
+        ticket = chosen.ticket or find_ticket(Path(folder) / "tickets")
         print(table(["what", "n", "min / median / max", "target"]))
         print(
             row(
@@ -79,8 +79,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_environment(place: Path) -> tuple[int, int]:
-    """An empty virtual environment with this checkout's `nirvana[sparse]`, pinned versions; bytes of its
-    packages before and after."""
+    """Make an empty virtual environment with this checkout's `nirvana[sparse]` in pinned versions.
+
+    Returns:
+        bytes of its packages before and after the install.
+    """
     _call([sys.executable, "-m", "venv", "--clear", str(place)])
     pins, wanted = REPOSITORY / "constraints.txt", f"{REPOSITORY}[sparse]"
     pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
@@ -90,27 +93,27 @@ def make_environment(place: Path) -> tuple[int, int]:
 
 
 def find_ticket(folder: Path) -> Path:
-    """The ticket of the 15th level of IMP on MNIST, found by this process's own environment."""
+    """Return the ticket of the 15th level of IMP on MNIST; this process's own environment finds it."""
     network = ("--task", "mnist", "--architecture", "lenet-300-100", "--levels", "15", "--seed", "0")
     _call([sys.executable, "-m", "nirvana.cli", "find", *network, "--out", str(folder), "--quiet"])
     return folder / "level-15.ticket"
 
 
 def report(place: Path, ticket: Path, folder: Path, runs: int) -> None:
-    """Train with seeds 0 to runs - 1, answer the test set once, and print what it took."""
+    """Train with seeds 0 to runs - 1, predict the test set once, and print time, memory and accuracy."""
     nirvana, weights = str(place / "bin" / "nirvana"), folder / "weights.npz"
     train = [nirvana, "train", str(ticket.resolve()), "--out", str(weights), "--json", "--quiet", "--seed"]
     cold, *warm = (measure(place, [*train, str(seed)], folder) for seed in range(runs))
-    answered = measure(place, [nirvana, "predict", str(weights), "--task", "mnist", "--json"], folder)
+    predicted = measure(place, [nirvana, "predict", str(weights), "--task", "mnist", "--json"], folder)
     for cells in _rows(cold, warm):
         print(row(cells))
-    print(row(["`nirvana predict` of 10,000 images, wall seconds", 1, f"{answered.seconds:.1f}", ""]))
-    print(row(["... peak resident, MB", 1, f"{answered.peak_bytes / 1e6:.0f}", ""]))
+    print(row(["`nirvana predict` of 10,000 images, wall seconds", 1, f"{predicted.seconds:.1f}", ""]))
+    print(row(["... peak resident, MB", 1, f"{predicted.peak_bytes / 1e6:.0f}", ""]))
     print(f"\n{_describe(place, cold.answer)}")
 
 
 def _rows(cold: Measured, warm: list[Measured]) -> list[list[object]]:
-    """What training took: the rows of the table."""
+    """Return the table's rows on training."""
     trained = [cold, *warm]
     peaks, memory = _spread([run.peak_bytes / 1e6 for run in warm], ".0f"), f"under {MOST_RESIDENT_MB}"
     wall = _spread([run.seconds for run in warm], ".1f")
@@ -142,7 +145,7 @@ def measure(place: Path, command: list[str], folder: Path) -> Measured:
 
 
 def disk_bytes(place: Path) -> int:
-    """What an environment's packages take on the disk, their compiled .pyc files with them."""
+    """Return the disk space of an environment's packages, their compiled .pyc files included."""
     packages = next((place / "lib").glob("python*")) / "site-packages"
     return sum(path.lstat().st_blocks * 512 for path in packages.rglob("*") if path.is_file())
 
@@ -156,7 +159,7 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _describe(place: Path, answer: dict[str, Any]) -> str:
-    """Ticket, engine and what is installed."""
+    """Return a line on the ticket, the engine and the installed packages."""
     listed = [str(place / "bin" / "python"), "-m", "pip", "list", "--format", "json"]
     packages = json.loads(_call([*listed, "--disable-pip-version-check"]))
     versions = {package["name"]: package["version"] for package in packages}
@@ -169,7 +172,7 @@ def _describe(place: Path, answer: dict[str, Any]) -> str:
 
 
 def _call(command: list[str]) -> str:
-    """What a command prints; it must end well."""
+    """Return what a command prints; it must exit with 0."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr}")

@@ -1,4 +1,5 @@
-"""A standard verification of a 7 % ticket: `lab.verify` beside its 35 trainings, one by one, in torch."""
+"""A standard verification of a 7 % ticket, without the registry's pool of dense runs, which other tickets
+share: `run_arms` beside its 35 trainings, one by one, in torch."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ from benchmarks.goals import Goal, median_ratio
 from benchmarks.machine import ALL_CORES, LAST_CORE, pinned
 from benchmarks.measuring import Timing, clock, ratios, row, spread, table
 from benchmarks.subjects import SEED, Subject, lenet
-from nirvana import lab
-from nirvana.initial import default_laws
-from nirvana.lab.verification.arms import ORDER_SEED, arm_masks, arm_values
-from nirvana.protocol import ARMS
-from nirvana.recipe import Recipe
+from nirvana import engines, tasks
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
 from nirvana.tasks import TaskData
-from nirvana.ticket import Ticket
+from nirvana.training.recipe import Recipe
+from nirvana.verification.arms import ArmConfig, initial_state, train_spec
+from nirvana.verification.protocol import ARMS, BASELINES
+from nirvana.verification.running import run_arms
 
 DENSITY = 0.07
 REPLICATES = 5
+OWN = tuple(arm for arm in ARMS if arm not in BASELINES)
 FULL_STEPS = 10_000
 
 
@@ -31,8 +34,8 @@ def main(effort: Effort) -> list[Goal]:
         return []
     print(
         f"MNIST, LeNet-300-100 at {100 * DENSITY:g} % (largest weights after a brief training), "
-        f"n = {REPLICATES} replicates of {len(ARMS)} arms, no run taken from a cache. Torch: each "
-        "training by itself on the dense engine, one core. Ours: `lab.verify` on one core, and on "
+        f"n = {REPLICATES} replicates of {len(OWN)} arms (not the pool), no run from a cache. Torch: each "
+        "training by itself on the dense engine, one core. Ours: `run_arms` on one core, and on "
         f"all {len(ALL_CORES)} of this machine. Validation every 100 updates.\n"
     )
     print(
@@ -82,25 +85,16 @@ def make_ticket(subject: Subject, steps: int) -> Ticket:
 
 def train_one_by_one(ticket: Ticket, data: TaskData) -> list[float]:
     """Final test accuracies of every replicate of every arm, each trained by itself in torch."""
-    recipe, found = Recipe.from_dict(dict(ticket.recipe)), []
-    for arm in ARMS:
+    recipe, accuracies = Recipe.from_dict(dict(ticket.recipe)), list[float]()
+    for arm in OWN:
+        config = ArmConfig(ticket, arm, data, recipe)
         for seed in range(REPLICATES):
-            values, first = arm_values(ticket, arm, data, recipe, seed)
-            masks = arm_masks(ticket, arm, seed)
-            trained = lab.train(
-                ticket.architecture,
-                values,
-                masks,
-                data,
-                recipe,
-                ORDER_SEED + seed,
-                start_step=first,
-                engine="dense",
-            )
-            found.append(trained.final_test_accuracy)
-    return found
+            trained = engines.train(train_spec(config, initial_state(config, seed)), engine="dense")
+            accuracies.append(trained.final_test_accuracy)
+    return accuracies
 
 
 def _verify(ticket: Ticket, on: Set[int]) -> Timing:
+    config = ArmConfig(ticket, "ticket", tasks.load(ticket.task), Recipe.from_dict(dict(ticket.recipe)))
     with pinned(on):
-        return clock(lambda: lab.verify(ticket, replicates=REPLICATES, cache=None, threads=len(on)))
+        return clock(lambda: run_arms(config, OWN, range(REPLICATES), threads=len(on)))

@@ -13,12 +13,13 @@ from benchmarks.goals import Goal, median_ratio
 from benchmarks.measuring import Timing, ratios, row, spread, table, timed
 from benchmarks.plain_imp import Level, plain_imp
 from benchmarks.plain_networks import build_plain, load_plain
-from nirvana import lab, tasks, zoo
+from nirvana import lab, tasks
 from nirvana.errors import DataMissing
-from nirvana.initial import default_laws, draw_all
+from nirvana.format.initial import default_laws, draw_all
 from nirvana.lab import FindReport
-from nirvana.recipe import Recipe
+from nirvana.networks import zoo
 from nirvana.tasks import TaskData
+from nirvana.training.recipe import Recipe
 
 LEVELS = 15  # after the dense one: 0.8^15 = 3.5 %
 FULL_STEPS = 10_000

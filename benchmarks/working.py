@@ -32,7 +32,7 @@ class Arm:
 
     Attributes:
         ticket: its file, below `out`.
-        arm: one of `nirvana.protocol.ARMS`.
+        arm: one of `nirvana.verification.protocol.ARMS`.
         replicates: from 0 on.
     """
 
@@ -49,12 +49,13 @@ class Arm:
 
     def run(self, out: Path) -> None:
         from nirvana import lab, tasks
-        from nirvana.lab.verification.runs import RunCache
-        from nirvana.ticket import Ticket
+        from nirvana.format.ticket import Ticket
+        from nirvana.verification.runs import RunCache
 
         ticket, cache = Ticket.read(out / self.ticket), RunCache(out / "runs")
-        data = tasks.load(ticket.task)
-        result = lab.run_arm(ticket, self.arm, data, None, self.replicates, cache=cache, threads=1)
+        data, sealed = tasks.load(ticket.task), tasks.load_sealed(ticket.task)
+        count = self.replicates
+        result = lab.run_arm(ticket, self.arm, data, None, count, sealed=sealed, cache=cache, threads=1)
         write_json(self.path(out), result.to_dict())
 
 

@@ -8,10 +8,10 @@ from alembic import context
 from sqlalchemy import Connection
 
 import app.accounts.models
-import app.architectures.models
+import app.architectures.service
 import app.evaluations.models
 import app.jobs.models
-import app.tasks.models
+import app.tasks.service
 import app.tickets.models
 import app.transfers.models  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nirvana.environment import VERSION as __version__
 
 if TYPE_CHECKING:
-    from nirvana.api import load, push, search
-    from nirvana.architecture import Architecture
-    from nirvana.client import Client
+    from nirvana.client.api import load, push, search
+    from nirvana.client.rest import Client
+    from nirvana.engines import train_ticket
     from nirvana.errors import NirvanaError
-    from nirvana.reader import lint
-    from nirvana.recipe import Recipe
-    from nirvana.running import train_ticket
+    from nirvana.format.lint import lint
+    from nirvana.format.ticket import Ticket
+    from nirvana.networks import zoo
+    from nirvana.networks.architecture import Architecture
     from nirvana.tasks import Task
-    from nirvana.ticket import Ticket
-
-__version__ = "0.1.0"
+    from nirvana.training.recipe import Recipe
 
 # Each public name with its module, imported when it is first asked for: `nirvana --help` and a script that
 # only lints a file then pay for nothing else.
 _HOMES = {
-    "Architecture": "nirvana.architecture",
-    "Client": "nirvana.client",
+    "Architecture": "nirvana.networks.architecture",
+    "Client": "nirvana.client.rest",
     "NirvanaError": "nirvana.errors",
-    "Recipe": "nirvana.recipe",
+    "Recipe": "nirvana.training.recipe",
     "Task": "nirvana.tasks",
-    "Ticket": "nirvana.ticket",
-    "lint": "nirvana.reader",
-    "load": "nirvana.api",
-    "push": "nirvana.api",
-    "search": "nirvana.api",
-    "train_ticket": "nirvana.running",
+    "Ticket": "nirvana.format.ticket",
+    "lint": "nirvana.format.lint",
+    "load": "nirvana.client.api",
+    "push": "nirvana.client.api",
+    "search": "nirvana.client.api",
+    "train_ticket": "nirvana.engines",
 }
 
 __all__ = [
@@ -47,10 +48,13 @@ __all__ = [
     "push",
     "search",
     "train_ticket",
+    "zoo",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name == "zoo":
+        return importlib.import_module("nirvana.networks.zoo")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'nirvana' has no attribute {name!r}")

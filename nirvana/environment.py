@@ -20,34 +20,36 @@ from pathlib import Path
 
 from nirvana.errors import Invalid
 
+VERSION = "0.1.0"  # of the package; pyproject.toml reads it here
+
 DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
 
 
 def home() -> Path:
-    """NIRVANA_HOME, by default ~/.nirvana; not necessarily there yet."""
+    """Return NIRVANA_HOME, by default ~/.nirvana; not necessarily there yet."""
     return Path(os.environ.get("NIRVANA_HOME") or Path.home() / ".nirvana").expanduser()
 
 
 def cache_folder() -> Path:
-    """Where downloaded tickets are kept."""
+    """Return the folder of downloaded tickets."""
     named = os.environ.get("NIRVANA_CACHE")
     return Path(named).expanduser() if named else home() / "cache"
 
 
 def data_folder() -> Path | None:
-    """NIRVANA_DATA, or None where it is not set."""
+    """Return NIRVANA_DATA, or None where it is not set."""
     named = os.environ.get("NIRVANA_DATA")
     return Path(named).expanduser() if named else None
 
 
 def downloads_folder() -> Path:
-    """Where downloaded data sets are kept, one folder each."""
+    """Return the folder of downloaded data sets, which have one folder each."""
     return home() / "data"
 
 
 def count_threads(threads: int | None = None) -> int:
-    """How many threads to use: `threads`, or else NIRVANA_THREADS, or else one for each core that this
-    process may run on.
+    """Return the number of threads to use: `threads`, or else NIRVANA_THREADS, or else one for each core that
+    this process may run on.
 
     Raises:
         Invalid: less than 1, or NIRVANA_THREADS is no whole number.
@@ -65,8 +67,8 @@ def count_threads(threads: int | None = None) -> int:
 
 
 def _count_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may run on, and may keep busy: a container's quota (cgroup v2) of processor
-    time in a period of time counts, rounded up."""
+    """Count the cores that this process may run on, and may keep busy: a container's quota (cgroup v2) of
+    processor time in a period of time counts, rounded up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         most, period = quota.read_text().split()
@@ -76,17 +78,17 @@ def _count_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 def endpoint() -> str:
-    """The service's address, without a slash at its end."""
+    """Return the service's address, without a slash at its end."""
     return (os.environ.get("NIRVANA_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
 
 
 def token_file() -> Path:
-    """Where `nirvana login` and `nirvana up` keep the token."""
+    """Return the file in which `nirvana login` and `nirvana up` keep the token."""
     return home() / "token"
 
 
 def token() -> str | None:
-    """The bearer token, or None where nobody has signed in."""
+    """Return the bearer token, or None where nobody has signed in."""
     named = os.environ.get("NIRVANA_TOKEN")
     if named:
         return named.strip()
@@ -97,12 +99,12 @@ def token() -> str | None:
 
 
 def is_offline() -> bool:
-    """Whether NIRVANA_OFFLINE forbids requests."""
+    """Tell whether NIRVANA_OFFLINE forbids requests."""
     return _is_set("NIRVANA_OFFLINE")
 
 
 def are_bars_disabled() -> bool:
-    """Whether NIRVANA_DISABLE_PROGRESS_BARS asks for silence."""
+    """Tell whether NIRVANA_DISABLE_PROGRESS_BARS asks for silence."""
     return _is_set("NIRVANA_DISABLE_PROGRESS_BARS")
 
 

@@ -14,6 +14,7 @@
     ├── Invalid                  it parses and breaks a rule
     │   ├── InvalidTicket · InvalidArchitecture · InvalidRecipe · InvalidJob
     │   ├── InvalidQuery · InvalidCursor · InvalidName
+    │   ├── InvalidSignature         a signed verdict that no known key signed
     │   └── DataDamaged              a data set's file that is not the published one
     ├── UnsupportedMedia         a media type that is not taken
     ├── TooLarge                 over a limit
@@ -40,6 +41,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+JsonObject = dict[str, Any]  # as json.loads gives it
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -63,23 +66,23 @@ class NirvanaError(Exception):
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Error"
 
-    def __init__(self, detail: str, *, errors: Sequence[Problem] = (), **extra: Any) -> None:
+    def __init__(self, detail: str, *, errors: Sequence[Problem] = (), **extra: object) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
-        self.extra = extra
+        self.extra: JsonObject = extra
 
-    def to_dict(self) -> dict[str, Any]:
-        """The error as JSON-able members: code, title, detail, errors and the extra ones."""
-        members = {"code": self.code, "title": self.title, "detail": self.detail}
+    def to_dict(self) -> JsonObject:
+        """Return the error as JSON-able members: code, title, detail, errors and the extra ones."""
+        members: JsonObject = {"code": self.code, "title": self.title, "detail": self.detail}
         return members | {"errors": [asdict(problem) for problem in self.errors]} | self.extra
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.detail, self.errors, self.extra)
 
 
 def _rebuild(
-    kind: type[NirvanaError], detail: str, errors: tuple[Problem, ...], extra: dict[str, Any]
+    kind: type[NirvanaError], detail: str, errors: tuple[Problem, ...], extra: JsonObject
 ) -> NirvanaError:
     return kind(detail, errors=errors, **extra)
 
@@ -156,6 +159,10 @@ class InvalidName(Invalid):
     code, title = "invalid-name", "Not a valid name"
 
 
+class InvalidSignature(Invalid):
+    code, title = "invalid-signature", "Not a valid signature"
+
+
 class DataDamaged(Invalid):
     code, title = "data-damaged", "Data set's file is damaged"
 
@@ -217,7 +224,7 @@ class VerdictNotReached(NirvanaError):
 
 
 def error_classes() -> dict[str, type[NirvanaError]]:
-    """Every error's code with its class: how a client turns a problem back into an exception."""
+    """Return every error's code with its class, by which a client turns a problem back into an exception."""
 
     def walk(kind: type[NirvanaError]) -> list[type[NirvanaError]]:
         return [kind, *(leaf for child in kind.__subclasses__() for leaf in walk(child))]
@@ -233,8 +240,3 @@ def raise_problems(kind: type[NirvanaError], what: str, problems: Sequence[Probl
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     where = f" at {first.pointer}" if first.pointer else ""
     raise kind(f"{what}: {first.detail}{where}{more}", errors=problems)
-
-
-def missing_lab(error: ModuleNotFoundError) -> Unavailable:
-    """What to say where `nirvana.lab` cannot be imported."""
-    return Unavailable(f"{error.name} is not installed here: pip install 'nirvana-tickets[lab]'")

@@ -1,4 +1,4 @@
-"""The child process of a job: `python -m worker.child PARENT MEMORY_BYTES`, a JSON request a line.
+"""The child process of a job: `python -m worker.child PARENT MEMORY_BYTES NICENESS`, a JSON request a line.
 
 It dies with its worker, cannot use more memory than it was given, prints progress as JSON lines on the
 standard output that it was started with (whatever a library prints goes to standard error), and leaves each
@@ -16,20 +16,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from nirvana.errors import NirvanaError, Unavailable
+from worker import Json
 
 PR_SET_PDEATHSIG = 1
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[Json], None]
 
 
-def main(parent: int, memory_bytes: int) -> None:
+def main(parent: int, memory_bytes: int, niceness: int) -> None:
     """Do one request after another until one fails or there are no more."""
     _die_with(parent)
     _cap_memory(memory_bytes)
+    os.nice(niceness)
     progress = _progress_line()
     for line in sys.stdin:
         request = json.loads(line)
@@ -42,11 +43,12 @@ def main(parent: int, memory_bytes: int) -> None:
     os._exit(0)  # torch takes most of a second to say goodbye
 
 
-def _run(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _run(request: Json, progress: Progress) -> Json:
     try:
-        from worker import rounds
+        from worker.kinds import find_kind
 
-        return rounds.run(request, progress)
+        progress({"kind": "begun"})
+        return find_kind(request["kind"]).ROUNDS[request["round"]](request, progress)
     except Exception as error:
         traceback.print_exc()
         return {"error": _as_json(error)}
@@ -72,13 +74,13 @@ def _progress_line() -> Progress:
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def progress(event: dict[str, Any]) -> None:
+    def progress(event: Json) -> None:
         pipe.write(json.dumps(event) + "\n")
 
     return progress
 
 
-def _as_json(error: Exception) -> dict[str, Any]:
+def _as_json(error: Exception) -> Json:
     """The reason that a job shows, and whether another attempt may end differently.
 
     A typed error is the request's own fault and comes back however often it is tried; a lack of memory or
@@ -94,7 +96,7 @@ def _as_json(error: Exception) -> dict[str, Any]:
     return {"code": "crash", "detail": text[:2_000], "retry": True}
 
 
-def _leave(folder: Path, result: dict[str, Any]) -> None:
+def _leave(folder: Path, result: Json) -> None:
     """Write the result under a name of its own, then rename it: a half-written result never counts."""
     unfinished = folder / "result.json.part"
     unfinished.write_text(json.dumps(result))
@@ -102,4 +104,4 @@ def _leave(folder: Path, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:4]))

@@ -13,7 +13,6 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from dbos import (
     DBOS,
@@ -28,9 +27,9 @@ from sqlalchemy.orm import Session
 from app.db import Database
 from app.jobs.engine import APPLICATION, VERSION, WORKFLOW, client_for, engine_url
 from app.settings import Settings
+from worker import Json
 
-Outcome = dict[str, Any]
-RunJob = Callable[[str], Awaitable[Outcome]]
+RunJob = Callable[[str], Awaitable[Json]]
 
 KeptError = PortableWorkflowError
 """An error of a commit, read back by another worker: its `message` is what is left of it."""
@@ -83,7 +82,7 @@ def start(engine: Engine, settings: Settings, queues: Collection[str], run_job: 
     """Launch the engine: from now on queued jobs are taken and `run_job` is called with their ids."""
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=settings.job_recoveries)
-    async def workflow(job_id: str) -> Outcome:
+    async def workflow(job_id: str) -> Json:
         return await run_job(job_id)
 
     for queue in queues:
@@ -95,20 +94,20 @@ def start(engine: Engine, settings: Settings, queues: Collection[str], run_job: 
     DBOS.launch()
 
 
-async def run_round(name: str, work: Callable[[], Awaitable[Outcome]]) -> Outcome:
+async def run_round(name: str, work: Callable[[], Awaitable[Json]]) -> Json:
     """Do some work at least once and keep its result, under its place in the job and its name."""
 
-    async def step() -> Outcome:
+    async def step() -> Json:
         return await work()
 
-    kept: Outcome = await DBOS.run_step_async({"name": name, "preemptible": True}, step)
+    kept: Json = await DBOS.run_step_async({"name": name, "preemptible": True}, step)
     return kept
 
 
-async def commit_round(engine: Engine, name: str, work: Callable[[Session], Outcome]) -> Outcome:
+async def commit_round(engine: Engine, name: str, work: Callable[[Session], Json]) -> Json:
     """Write to the database exactly once: effects, result and proof of ownership are one commit."""
 
-    def transaction() -> Outcome:
+    def transaction() -> Json:
         return work(engine.datasource.sql_session())
 
     return await asyncio.to_thread(lambda: engine.datasource.run_tx_step({"name": name}, transaction))
@@ -127,7 +126,7 @@ def take_over(executor_ids: Collection[str]) -> int:
 
 
 def owns(engine: Engine, job_id: str) -> bool:
-    """Whether this worker is still the one that runs the job."""
+    """Return whether this worker is still the one that runs the job."""
     return bool(engine.client.retrieve_workflow(job_id).get_status().executor_id == engine.executor_id)
 
 
@@ -143,7 +142,7 @@ def find_ended(engine: Engine, job_ids: Collection[str]) -> dict[str, str]:
     ended = engine.client.list_workflows(
         workflow_ids=list(job_ids), status=list(ENDED_BADLY), load_input=False
     )
-    return {found.workflow_id: _reason(found.status, found.error) for found in ended}
+    return {one.workflow_id: _reason(one.status, one.error) for one in ended}
 
 
 def purge(client: DBOSClient, before: str) -> None:
@@ -152,7 +151,7 @@ def purge(client: DBOSClient, before: str) -> None:
         completed_before=before, load_input=False, load_output=False, limit=PURGE_BATCH
     )
     if ended:
-        client.delete_workflows([found.workflow_id for found in ended])
+        client.delete_workflows([one.workflow_id for one in ended])
 
 
 def _reason(status: str, error: object) -> str:

@@ -1,4 +1,4 @@
-"""Who is alive: every worker beats a row by the database's clock, and the silent ones are taken over."""
+"""Heartbeats: every worker beats a row by the database's clock, and the silent ones are taken over."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FORGET_AFTER = (
 def database_now(session: Session) -> datetime:
     """This instant by the database's clock, the only one that all workers share."""
     if session.get_bind().dialect.name == "sqlite":
-        found = session.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
-        return datetime.fromisoformat(found).replace(tzinfo=UTC)
+        now = session.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
+        return datetime.fromisoformat(now).replace(tzinfo=UTC)
     at: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return at.astimezone(UTC)
 

@@ -1,12 +1,15 @@
 """The worker process: `python -m worker`.
 
-It takes jobs from its queues, beats, takes over dead workers' jobs and, told to stop, lets its rounds end for
-a while (or not) and leaves; whatever it was doing, another worker goes on with it at the last finished round.
+It takes jobs from its queues and runs each to its end, beats, takes over dead workers' jobs and, told to
+stop, lets its rounds end for a while (or not) and leaves; whatever it was doing, another worker goes on with
+it at the last finished round.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -18,16 +21,18 @@ from typing import NoReturn
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.db import Database, make_engine, utc_now
-from app.jobs.engine import QUEUE
+from app.jobs.engine import QUEUE, REVERIFY_QUEUE
 from app.jobs.models import OPEN_STATES, Job
-from app.jobs.service import end_job
+from app.jobs.service import begin_job, end_job
 from app.settings import Settings
 from app.storage import make_storage
-from worker import engine, heartbeat
-from worker.running import Worker
-from worker.workflows import run_job
+from nirvana.errors import Cancelled, NirvanaError
+from worker import Json, engine, heartbeat
+from worker.kinds import find_kind
+from worker.running import JobFailed, RunningJob, Worker
 
 log = logging.getLogger("nirvana.worker")
 
@@ -41,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a worker until it is told to stop."""
     parser = argparse.ArgumentParser(prog="python -m worker", description="Run Nirvana's jobs.")
     parser.add_argument(
-        "--queue", action="append", help="a queue to listen to; default: cpu, and gpu if there is one"
+        "--queue",
+        action="append",
+        help="to listen to; default: cpu, reverify, and gpu if there is one",
     )
     queues = parser.parse_args(arguments).queue or _queues()
     settings = Settings()
@@ -158,4 +165,50 @@ def mirror_ends(worker: Worker) -> None:
 
 
 def _queues() -> list[str]:
-    return [QUEUE, GPU_QUEUE] if Path("/dev/nvidia0").exists() else [QUEUE]
+    return [QUEUE, REVERIFY_QUEUE, *([GPU_QUEUE] if Path("/dev/nvidia0").exists() else [])]
+
+
+async def run_job(worker: Worker, job_id: str) -> Json:
+    """Run a job to its end and write the end into its row."""
+    job = await asyncio.to_thread(_begin, worker, job_id)
+    if job is None:
+        return {"state": "ended before it began"}
+    log.info("job %s (%s) begins, attempt %d", job.id, job.kind, job.attempts)
+    running = RunningJob(worker, job)
+    end: Json
+    try:
+        result = await find_kind(job.kind).run(running)
+        end = {"state": "succeeded", "result": result}
+    except Cancelled:
+        end = {"state": "cancelled"}
+    except JobFailed as failure:
+        end = {"state": "failed", "reason": failure.reason, "reason_code": failure.code}
+    except NirvanaError as error:
+        end = {"state": "failed", "reason": error.detail, "reason_code": error.code}
+    except engine.KeptError as error:
+        end = {"state": "failed", "reason": error.message, "reason_code": "failed"}
+    finally:
+        await running.sandbox.close()
+    await _end(worker, job_id, end)
+    await asyncio.to_thread(_clean, running)
+    log.info("job %s %s %s", job_id, end["state"], end.get("reason", ""))
+    return {"state": end["state"]}
+
+
+def _begin(worker: Worker, job_id: str) -> Job | None:
+    with worker.database.write() as session:
+        return begin_job(session, job_id, worker.engine.executor_id)
+
+
+def _clean(job: RunningJob) -> None:
+    """Delete the checkpoints, which nobody needs any more. What cannot be deleted does no harm."""
+    for key in job.blobs:
+        with contextlib.suppress(NirvanaError):
+            job.worker.storage.delete(key)
+
+
+async def _end(worker: Worker, job_id: str, end: Json) -> None:
+    def write(session: Session) -> Json:
+        return {"ended": end_job(session, job_id, **end)}
+
+    await engine.commit_round(worker.engine, "end", write)

@@ -18,26 +18,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database, utc_now
-from app.jobs.events import Event, append_events
+from app.jobs.engine import REVERIFY_QUEUE
 from app.jobs.models import Job
+from app.jobs.service import Event, append_events
 from app.settings import Settings
 from app.storage import Storage
 from nirvana.errors import Cancelled
-from worker import engine
-from worker.engine import Engine, Outcome
+from worker import Json, engine
+from worker.engine import Engine
 from worker.sandbox import Limits, RoundFailed, Sandbox
 
 log = logging.getLogger("nirvana.worker")
 
 POINTS_KEPT = 500  # of a training curve between two looks at the job
 Files = dict[str, str]
-Finish = Callable[[Path, dict[str, Any]], Outcome]
+Finish = Callable[[Path, Json], Json]
 Prepare = Callable[[Path], None]
 
 
 @dataclass
 class Worker:
-    """What every job of this process shares.
+    """The things that every job of this process shares.
 
     Attributes:
         stopping: set once the process is to end: no further round begins.
@@ -70,25 +71,26 @@ class RunningJob:
     """
 
     def __init__(self, worker: Worker, job: Job) -> None:
-        self.worker, self.id, self.spec, self.account_id = worker, job.id, job.spec, job.account_id
+        self.worker, self.id, self.kind, self.account_id = worker, job.id, job.kind, job.account_id
+        self.spec: Json = job.spec
         self.sandbox = Sandbox(_limits(worker.settings, job))
         self.done, self.total = 0, round(job.progress_total)
         self.blobs: list[str] = []
         self.points: list[Event] = []
-        self.latest: dict[str, Any] | None = None
+        self.latest: Json | None = None
 
     async def run_round(
         self,
         name: str,
-        request: dict[str, Any],
+        request: Json,
         files: Files,
         finish: Finish,
         prepare: Prepare | None = None,
-    ) -> Outcome:
+    ) -> Json:
         """One durable round in a child process, tried several times.
 
         Args:
-            request: for `worker.rounds`.
+            request: for the round, which it names; the job's kind is put in.
             files: name in the round's folder -> key of the blob to put there.
             finish: turns the folder and the child's result into what is kept (small: digests and metrics).
             prepare: puts more into the folder before the child begins.
@@ -111,14 +113,14 @@ class RunningJob:
         self.done += 1
         return kept
 
-    async def commit(self, name: str, work: Callable[[Session], Outcome]) -> Outcome:
+    async def commit(self, name: str, work: Callable[[Session], Json]) -> Json:
         """Write the round's effects exactly once, unless the job has ended.
 
         Raises:
             Cancelled: it has.
         """
 
-        def write(session: Session) -> Outcome:
+        def write(session: Session) -> Json:
             running = update(Job).where(Job.id == self.id, Job.state == "running")
             values = {"progress_done": self.done, "progress_total": self.total}
             if session.execute(running.values(values).returning(Job.id)).scalar_one_or_none() is None:
@@ -130,7 +132,7 @@ class RunningJob:
             raise Cancelled(f"Job {self.id} has ended.")
         return kept
 
-    async def _attempts(self, name: str, request: dict[str, Any], fetch: Prepare, finish: Finish) -> Outcome:
+    async def _attempts(self, name: str, request: Json, fetch: Prepare, finish: Finish) -> Json:
         """Try until one attempt succeeds; the last reason is kept as the round's result."""
         settings = self.worker.settings
         self.worker.rounds += 1
@@ -143,24 +145,25 @@ class RunningJob:
                     if is_last:
                         return {"failed": _reason(name, attempt, error)}
                     wait = settings.job_retry_seconds * 2 ** (attempt - 1)
-                    await self._tell_retry(name, attempt, error, wait)
+                    await self._log_retry(name, attempt, error, wait)
                     await asyncio.sleep(wait)
             raise AssertionError("the last attempt returns")
         finally:
             self.worker.rounds -= 1
 
-    async def _attempt(self, request: dict[str, Any], fetch: Prepare, finish: Finish) -> Outcome:
+    async def _attempt(self, request: Json, fetch: Prepare, finish: Finish) -> Json:
         with tempfile.TemporaryDirectory(prefix="nirvana-round-") as name:
             folder = Path(name)
             await asyncio.to_thread(fetch, folder)
-            result = await self.sandbox.run(request, folder, self._hear, self._tick)
+            request = request | {"kind": self.kind}
+            result = await self.sandbox.run(request, folder, self._on_event, self._tick)
             return await asyncio.to_thread(finish, folder, result)
 
     def _fetch(self, files: Files, folder: Path) -> None:
         for name, key in files.items():
             (folder / name).write_bytes(self.worker.storage.get(key))
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _on_event(self, event: Json) -> None:
         """Take a line of progress: points are all kept, of the rest the latest."""
         event = {name: _finite(value) for name, value in event.items()}
         if event.get("kind") == "point" and len(self.points) < POINTS_KEPT:
@@ -193,7 +196,7 @@ class RunningJob:
         with self.worker.database.write() as session:
             session.get_one(Job, self.id).worker = self.worker.engine.executor_id
 
-    def _look(self, points: list[Event], latest: dict[str, Any] | None) -> tuple[str, str | None]:
+    def _look(self, points: list[Event], latest: Json | None) -> tuple[str, str | None]:
         if not points and latest is None:
             with self.worker.database.read() as session:
                 job = session.get_one(Job, self.id)
@@ -204,9 +207,7 @@ class RunningJob:
                 self._write_progress(session, job, points, latest)
             return job.state, job.worker
 
-    def _write_progress(
-        self, session: Session, job: Job, points: list[Event], latest: dict[str, Any] | None
-    ) -> None:
+    def _write_progress(self, session: Session, job: Job, points: list[Event], latest: Json | None) -> None:
         events = list(points)
         if latest is not None:
             job.progress_done, job.progress_message = latest["done"], latest["message"][:500]
@@ -215,7 +216,7 @@ class RunningJob:
             events.append(("progress", latest))
         append_events(session, self.id, events)
 
-    async def _tell_retry(self, name: str, attempt: int, error: RoundFailed, wait: float) -> None:
+    async def _log_retry(self, name: str, attempt: int, error: RoundFailed, wait: float) -> None:
         message = f"{name}: attempt {attempt} failed ({error.detail}); the next one begins in {wait:g} s"
         log.warning("job %s: %s", self.id, message)
 
@@ -229,8 +230,8 @@ class RunningJob:
 _COUNTS = ("kind", "done", "total", "message", "first", "replicates")
 
 
-def _share(event: dict[str, Any]) -> float:
-    """How much of its round is done, from 0 to 1."""
+def _share(event: Json) -> float:
+    """Return the share of its round that is done, from 0 to 1."""
     kind = event.get("kind")
     if kind == "level":
         return 1.0
@@ -253,9 +254,13 @@ def _reason(name: str, attempt: int, error: RoundFailed) -> dict[str, str]:
 
 
 def _limits(settings: Settings, job: Job) -> Limits:
-    """What the job may still use: its seconds count from when a worker first began with it."""
+    """Return what the job may still use: its seconds count from when a worker first began with it."""
     assert job.started_at is not None
     left = job.budget["seconds"] - (utc_now() - job.started_at).total_seconds()
     return Limits(
-        settings.job_memory_bytes, time.monotonic() + left, settings.job_silence_seconds, settings.job_threads
+        settings.job_memory_bytes,
+        time.monotonic() + left,
+        settings.job_silence_seconds,
+        settings.job_threads,
+        is_patient=job.queue == REVERIFY_QUEUE,
     )

@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from worker import Json
 
 LINE_BYTES = 1 << 20
 TAIL_LINES = 20
@@ -34,20 +35,21 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
 )
 
-Event = dict[str, Any]
-Hear = Callable[[Event], None]
+LEAST_URGENT = 19  # of nice values
+OnEvent = Callable[[Json], None]
 Tick = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a job may use.
+    """The limits of a job.
 
     Attributes:
         memory_bytes: cap on the child's writable memory; 0 means none.
         deadline: `time.monotonic()` instant at which the job must have ended.
         silence_seconds: longest time without a line of progress; a child that loops for ever says nothing.
         threads: compute threads of the child.
+        is_patient: the child lets every other process go first.
         tick_seconds: how often cancellation and the time limits are looked at.
     """
 
@@ -55,6 +57,7 @@ class Limits:
     deadline: float
     silence_seconds: float
     threads: int = 1
+    is_patient: bool = False
     tick_seconds: float = 0.3
 
 
@@ -71,27 +74,27 @@ class Sandbox:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.heard = time.monotonic()
+        self.heard_at = time.monotonic()
         self._child: asyncio.subprocess.Process | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._tailing: asyncio.Task[None] | None = None
 
-    async def run(self, request: dict[str, Any], folder: Path, hear: Hear, tick: Tick) -> dict[str, Any]:
+    async def run(self, request: Json, folder: Path, on_event: OnEvent, tick: Tick) -> Json:
         """Run one round and return its result.
 
         Args:
-            request: `{"round": name, ...}`, as `worker.rounds` takes it.
+            request: `{"kind": of the job, "round": name, ...}`, as `worker.kinds` has them.
             folder: the attempt's own; the child writes there and nowhere else.
-            hear: called with every line of progress.
+            on_event: called with every line of progress.
             tick: called every `limits.tick_seconds` and at the end; what it raises ends the child.
 
         Raises:
             RoundFailed: with the child's own reason, or with its last words.
         """
         child = self._child or await self._begin()
-        self.heard = time.monotonic()
+        self.heard_at = time.monotonic()
         try:
-            await _first(self._converse(child, request, folder, hear), self._watch(tick))
+            await _first(self._converse(child, request, folder, on_event), self._watch(tick))
             await tick()
             return await self._result(folder)
         except BaseException:
@@ -111,7 +114,8 @@ class Sandbox:
             await asyncio.wait({self._tailing}, timeout=1)
 
     async def _begin(self) -> asyncio.subprocess.Process:
-        arguments = [str(os.getpid()), str(self.limits.memory_bytes)]
+        niceness = LEAST_URGENT if self.limits.is_patient else 0
+        arguments = [str(os.getpid()), str(self.limits.memory_bytes), str(niceness)]
         self._child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "worker.child", *arguments),
             stdin=asyncio.subprocess.PIPE,
@@ -126,7 +130,7 @@ class Sandbox:
         return self._child
 
     async def _converse(
-        self, child: asyncio.subprocess.Process, request: dict[str, Any], folder: Path, hear: Hear
+        self, child: asyncio.subprocess.Process, request: Json, folder: Path, on_event: OnEvent
     ) -> None:
         """Send the request, then listen until the child says that it has done it, or ends."""
         assert child.stdin is not None
@@ -135,11 +139,11 @@ class Sandbox:
             child.stdin.write(json.dumps(request | {"folder": str(folder)}).encode() + b"\n")
             await child.stdin.drain()
         async for line in child.stdout:
-            self.heard = time.monotonic()
+            self.heard_at = time.monotonic()
             for event in _parse(line):
                 if event.get("kind") == "end":
                     return
-                hear(event)
+                on_event(event)
 
     async def _keep_tail(self, child: asyncio.subprocess.Process) -> None:
         assert child.stderr is not None
@@ -154,11 +158,11 @@ class Sandbox:
             if now > self.limits.deadline:
                 detail = "The job's time was over: it was stopped at its deadline."
                 raise RoundFailed(detail, reason_code="deadline", retry=False)
-            if now - self.heard > self.limits.silence_seconds:
+            if now - self.heard_at > self.limits.silence_seconds:
                 detail = f"The round said nothing for {self.limits.silence_seconds:g} s and was stopped."
                 raise RoundFailed(detail, reason_code="no-progress", retry=True)
 
-    async def _result(self, folder: Path) -> dict[str, Any]:
+    async def _result(self, folder: Path) -> Json:
         """The result that the child left, or else the reason why there is none."""
         path = folder / "result.json"
         if not path.exists():
@@ -166,7 +170,7 @@ class Sandbox:
             await self.close()
             words = _last_words(child.returncode if child else None, "\n".join(self._tail))
             raise RoundFailed(words, reason_code="crash", retry=True)
-        result: dict[str, Any] = json.loads(path.read_text())
+        result: Json = json.loads(path.read_text())
         if error := result.get("error"):
             raise RoundFailed(error["detail"], reason_code=error["code"], retry=error["retry"])
         return result
@@ -185,7 +189,7 @@ async def _first(work: Awaitable[None], watch: Awaitable[None]) -> None:
         await asyncio.wait(tasks)
 
 
-def _parse(line: bytes) -> Iterator[Event]:
+def _parse(line: bytes) -> Iterator[Json]:
     """The event on a line; a line that is none is not ours and is passed over."""
     with contextlib.suppress(ValueError):
         event = json.loads(line)
@@ -200,7 +204,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _last_words(returncode: int | None, tail: str) -> str:
-    """How the child ended, in words: the signal's name or the exit status, and its last lines."""
+    """Tell how the child ended, in words: the signal's name or the exit status, and its last lines."""
     if returncode is not None and returncode < 0:
         ended = f"was killed by {signal.Signals(-returncode).name}"
     else:

@@ -22,6 +22,8 @@ class Account(Base):
     name: Mapped[str] = mapped_column(String(39))
     max_open_jobs: Mapped[int | None]
     """Queued and running jobs at once; None: the setting's default."""
+    max_flops_per_day: Mapped[float | None]
+    """Floating-point operations that its jobs of 24 hours may plan; None: the setting's default."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
@@ -13,7 +13,7 @@ from app.accounts.schemas import (
     NewAccount,
     NewToken,
     TokenPage,
-    TokenShown,
+    TokenResponse,
     TokenWithSecret,
     WhoAmI,
 )
@@ -48,7 +48,7 @@ def create_token(body: NewToken, caller: AnyCaller, session: SessionDep) -> Toke
 def list_tokens(caller: AnyCaller, session: SessionDep) -> TokenPage:
     """Your tokens, newest first, without their secrets."""
     rows = service.list_tokens(session, caller.account)
-    return TokenPage(items=[TokenShown.model_validate(row) for row in rows])
+    return TokenPage(items=[TokenResponse.model_validate(row) for row in rows])
 
 
 @router.delete(
@@ -62,10 +62,9 @@ def delete_token(token_id: TokenId, caller: AnyCaller, session: SessionDep) -> R
 
 @router.get("/whoami", operation_id="get_whoami", responses=problems(401))
 def whoami(caller: AnyCaller) -> WhoAmI:
-    """Who you are, and what your token may do."""
-    return WhoAmI(account=caller.account.name, token=TokenShown.model_validate(caller.token))
+    """Your account, and the scopes of your token."""
+    return WhoAmI(account=caller.account.name, token=TokenResponse.model_validate(caller.token))
 
 
 def _with_secret(token: Token, secret: str) -> TokenWithSecret:
-    shown: dict[str, Any] = TokenShown.model_validate(token).model_dump()
-    return TokenWithSecret(**shown, secret=secret)
+    return TokenWithSecret(**TokenResponse.model_validate(token).model_dump(), secret=secret)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from app.accounts.service import FIRST_SCOPES
 from app.db import utc_now
-from app.schemas import Answer, Body, Instant, Plain, example
+from app.schemas import Instant, Plain, RequestModel, ResponseModel, example
 
 _TOKEN = {
     "id": 1,
@@ -22,17 +22,17 @@ _TOKEN = {
 _SECRET = "nvn_" + "x" * 43
 
 
-class NewAccount(Body):
+class NewAccount(RequestModel):
     """An account to make."""
 
-    model_config = Body.model_config | example(name="ada")
+    model_config = RequestModel.model_config | example(name="ada")
     name: Plain
 
 
-class NewToken(Body):
+class NewToken(RequestModel):
     """A token to make."""
 
-    model_config = Body.model_config | example(
+    model_config = RequestModel.model_config | example(
         name="laptop", scopes=["read", "publish"], expires_in_seconds=86400
     )
     name: Annotated[Plain, Field(min_length=1, max_length=100)] = "token"
@@ -41,15 +41,15 @@ class NewToken(Body):
 
     @property
     def ends(self) -> Instant | None:
-        """When it ends; None: never."""
+        """The end of the token; None: it has none."""
         seconds = self.expires_in_seconds
         return None if seconds is None else utc_now() + timedelta(seconds=seconds)
 
 
-class TokenShown(Answer):
+class TokenResponse(ResponseModel):
     """A token without its secret."""
 
-    model_config = Answer.model_config | example(**_TOKEN)
+    model_config = ResponseModel.model_config | example(**_TOKEN)
     id: int
     name: str
     scopes: list[str]
@@ -58,41 +58,41 @@ class TokenShown(Answer):
     last_used_at: Instant | None
 
 
-class TokenWithSecret(TokenShown):
+class TokenWithSecret(TokenResponse):
     """A new token: its secret is shown this once."""
 
-    model_config = Answer.model_config | example(**_TOKEN, secret=_SECRET)
+    model_config = ResponseModel.model_config | example(**_TOKEN, secret=_SECRET)
     secret: str
 
 
-class TokenPage(Answer):
+class TokenPage(ResponseModel):
     """The caller's tokens."""
 
-    model_config = Answer.model_config | example(items=[_TOKEN], next_cursor=None)
-    items: list[TokenShown]
+    model_config = ResponseModel.model_config | example(items=[_TOKEN], next_cursor=None)
+    items: list[TokenResponse]
     next_cursor: str | None = None
 
 
-class AccountShown(Answer):
+class AccountResponse(ResponseModel):
     """An account."""
 
-    model_config = Answer.model_config | example(name="ada", created_at="2026-11-21T09:00:00Z")
+    model_config = ResponseModel.model_config | example(name="ada", created_at="2026-11-21T09:00:00Z")
     name: str
     created_at: Instant
 
 
-class AccountWithToken(AccountShown):
+class AccountWithToken(AccountResponse):
     """A new account with its first token."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         name="ada", created_at="2026-11-21T09:00:00Z", token=_TOKEN | {"secret": _SECRET}
     )
     token: TokenWithSecret
 
 
-class WhoAmI(Answer):
-    """Who is calling, with which token."""
+class WhoAmI(ResponseModel):
+    """The caller, and the token that they call with."""
 
-    model_config = Answer.model_config | example(account="ada", token=_TOKEN)
+    model_config = ResponseModel.model_config | example(account="ada", token=_TOKEN)
     account: str
-    token: TokenShown
+    token: TokenResponse

@@ -39,13 +39,13 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,37}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request, and what the token lets them do."""
+    """The sender of a request, and the token that says what they may do."""
 
     account: Account
     token: Token
 
     def need(self, scope: str) -> None:
-        """Raises: MissingScope."""
+        """Check that the token has a scope. Raises: MissingScope."""
         if scope not in self.token.scopes:
             detail = f"This needs the scope {scope!r}; the token has {sorted(self.token.scopes)}."
             raise MissingScope(detail, scope=scope)
@@ -63,7 +63,7 @@ def create_account(session: Session, name: str) -> Account:
 
 
 def find_account(session: Session, name: str) -> Account | None:
-    """The account of that name, or None."""
+    """Return the account of that name, or None."""
     return session.scalars(select(Account).where(Account.name == name)).one_or_none()
 
 
@@ -126,7 +126,7 @@ def _check_scopes(scopes: Sequence[str], expires_at: datetime | None) -> None:
 
 
 def _within(token: Token, scopes: Sequence[str], expires_at: datetime | None) -> datetime | None:
-    """The end of a new token that `token` grants: never more scopes and never later than its own."""
+    """Return the end of a new token that `token` grants: never more scopes and never later than its own."""
     more = sorted(set(scopes) - set(token.scopes))
     if more:
         raise Forbidden(f"A token cannot grant what it does not have itself: {', '.join(more)}.")
@@ -135,19 +135,19 @@ def _within(token: Token, scopes: Sequence[str], expires_at: datetime | None) ->
 
 
 def authenticate(session: Session, secret: str) -> Caller:
-    """Who bears that secret. Raises: Unauthenticated."""
+    """Return the bearer of that secret. Raises: Unauthenticated."""
     query = select(Account, Token).join(Token, Token.account_id == Account.id)
-    found = session.execute(query.where(Token.secret_sha256 == _hash(secret))).one_or_none()
-    if found is None or found[1].revoked_at is not None:
+    row = session.execute(query.where(Token.secret_sha256 == _hash(secret))).one_or_none()
+    if row is None or row[1].revoked_at is not None:
         raise Unauthenticated("The token is not known here, or was revoked.")
-    account, token = found
+    account, token = row
     if token.expires_at is not None and token.expires_at <= utc_now():
         raise Unauthenticated(f"The token ended on {token.expires_at.isoformat()}.")
     return Caller(account, token)
 
 
 def is_use_due(token: Token) -> bool:
-    """Is it time to write down again that the token is used?"""
+    """Tell whether it is time to write down again that the token is used."""
     return token.last_used_at is None or token.last_used_at < utc_now() - USED_EVERY
 
 
@@ -157,7 +157,7 @@ def note_use(session: Session, token_id: int) -> None:
 
 
 def list_tokens(session: Session, account: Account) -> list[Token]:
-    """The account's tokens that are not revoked, newest first."""
+    """Return the account's tokens that are not revoked, newest first."""
     query = select(Token).where(Token.account_id == account.id, Token.revoked_at.is_(None))
     return list(session.scalars(query.order_by(Token.id.desc())))
 

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body
 
 from app.architectures.schemas import (
     GRAPH_EXAMPLE,
     ArchitectureCheck,
     ArchitecturePage,
-    ArchitectureShown,
+    ArchitectureResponse,
     ArchitectureSummary,
 )
 from app.architectures.service import get_architecture as get_row
 from app.architectures.service import list_architectures as list_rows
-from app.dependencies import SessionDep, SettingsDep
-from app.lists import DEFAULT_LIMIT, Cursor, Limit, link_next
+from app.db import Json
+from app.dependencies import PagingDep, SessionDep, SettingsDep
 from app.schemas import problems
-from nirvana.architecture import Architecture
+from nirvana.networks.architecture import Architecture
 
 router = APIRouter(tags=["architectures"])
 
 
 @router.get("/architectures", operation_id="list_architectures", responses=problems(422))
-def list_architectures(
-    request: Request,
-    response: Response,
-    session: SessionDep,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
-) -> ArchitecturePage:
+def list_architectures(session: SessionDep, paging: PagingDep) -> ArchitecturePage:
     """Architectures of published tickets, by name."""
-    page = list_rows(session, limit=limit, cursor=cursor)
-    link_next(request, response, page.next_cursor)
+    page = list_rows(session, limit=paging.limit, cursor=paging.cursor)
+    paging.link_next(page.next_cursor)
     items = [ArchitectureSummary.model_validate(row) for row in page.rows]
     return ArchitecturePage(items=items, next_cursor=page.next_cursor)
 
 
 @router.get("/architectures/{architecture}", operation_id="get_architecture", responses=problems(404))
-def get_architecture(architecture: str, session: SessionDep) -> ArchitectureShown:
+def get_architecture(architecture: str, session: SessionDep) -> ArchitectureResponse:
     """An architecture by its name (the oldest of that name) or its digest, with its graph."""
-    return ArchitectureShown.model_validate(get_row(session, architecture))
+    return ArchitectureResponse.model_validate(get_row(session, architecture))
 
 
 @router.post("/architectures:check", operation_id="check_architecture", responses=problems(422))
 def check_architecture(
-    graph: Annotated[dict[str, Any], Body(examples=[GRAPH_EXAMPLE])], settings: SettingsDep
+    graph: Annotated[Json, Body(examples=[GRAPH_EXAMPLE])], settings: SettingsDep
 ) -> ArchitectureCheck:
     """Check a graph and compute its shapes and costs; nothing is stored."""
     checked = Architecture.from_manifest(graph, max_parameters=settings.max_parameters)
@@ -57,6 +51,6 @@ def check_architecture(
         parameters={name: list(shape) for name, shape in checked.parameters.items()},
         prunable=list(checked.prunable),
         output_shape=list(checked.output_shape),
-        total=checked.total,
+        total=checked.prunable_total,
         flops=checked.flops(),
     )

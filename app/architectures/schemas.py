@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from app.schemas import Answer, example
+from app.db import Json
+from app.schemas import ResponseModel, example
 
 _DIGEST = "sha256:" + "3d" * 32
-_SUMMARY: dict[str, Any] = {
+_SUMMARY: Json = {
     "name": "lenet-300-100",
     "digest": _DIGEST,
     "family": "lenet",
@@ -18,17 +19,17 @@ _SUMMARY: dict[str, Any] = {
     "prunable": 50200,
     "flops": 100400,
 }
-GRAPH_EXAMPLE: dict[str, Any] = {
+GRAPH_EXAMPLE: Json = {
     "name": "tiny",
     "input": [4],
     "nodes": [{"name": "fc1", "op": "linear", "in": 4, "out": 2}],
 }
 
 
-class ArchitectureSummary(Answer):
+class ArchitectureSummary(ResponseModel):
     """A graph that published tickets were cut from."""
 
-    model_config = Answer.model_config | example(**_SUMMARY)
+    model_config = ResponseModel.model_config | example(**_SUMMARY)
     name: str
     digest: str
     family: str
@@ -38,25 +39,25 @@ class ArchitectureSummary(Answer):
     flops: Annotated[int, Field(description="forward, one example, dense")]
 
 
-class ArchitectureShown(ArchitectureSummary):
+class ArchitectureResponse(ArchitectureSummary):
     """An architecture with its graph."""
 
-    model_config = Answer.model_config | example(**_SUMMARY, graph=GRAPH_EXAMPLE)
-    graph: dict[str, Any]
+    model_config = ResponseModel.model_config | example(**_SUMMARY, graph=GRAPH_EXAMPLE)
+    graph: Json
 
 
-class ArchitecturePage(Answer):
+class ArchitecturePage(ResponseModel):
     """One page of architectures."""
 
-    model_config = Answer.model_config | example(items=[_SUMMARY], next_cursor=None)
+    model_config = ResponseModel.model_config | example(items=[_SUMMARY], next_cursor=None)
     items: list[ArchitectureSummary]
     next_cursor: str | None
 
 
-class ArchitectureCheck(Answer):
-    """What an architecture's graph says, computed."""
+class ArchitectureCheck(ResponseModel):
+    """Shapes and costs of an architecture, computed from its graph."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         name="tiny",
         digest=_DIGEST,
         family="tiny",

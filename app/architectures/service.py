@@ -1,20 +1,39 @@
-"""What the service knows about architectures."""
+"""The table of architectures, and its rules: a row for every graph that a published ticket was cut from."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, undefer
+from datetime import datetime
 
-from app.architectures.models import ArchitectureRow
-from app.db import insert_if_absent, utc_now
-from app.paging import Page, binding, read_cursor, write_cursor
-from nirvana import zoo
-from nirvana.architecture import Architecture
+from sqlalchemy import BigInteger, Index, String, UniqueConstraint, select
+from sqlalchemy.orm import Mapped, Session, mapped_column, undefer
+
+from app.db import Base, Json, insert_if_absent, utc_now
+from app.pagination import Page, binding, cut_page, read_cursor
 from nirvana.errors import NotFound
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+
+
+class ArchitectureRow(Base):
+    """A graph that some ticket has; one row a digest, under the name that it came with first."""
+
+    __tablename__ = "architecture"
+    __table_args__ = (UniqueConstraint("digest"), Index("ix_architecture_name_id", "name", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(71))
+    name: Mapped[str] = mapped_column(String(200))
+    family: Mapped[str] = mapped_column(String(200), index=True)
+    input_shape: Mapped[list[int]]
+    parameters: Mapped[int] = mapped_column(BigInteger)
+    prunable: Mapped[int] = mapped_column(BigInteger)
+    flops: Mapped[int] = mapped_column(BigInteger)
+    graph: Mapped[Json] = mapped_column(deferred=True, deferred_raiseload=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 def keep_architecture(session: Session, architecture: Architecture) -> ArchitectureRow:
-    """The row of a graph, added if it is new."""
+    """Return the row of a graph, added if it is new."""
     insert_if_absent(
         session,
         ArchitectureRow,
@@ -23,7 +42,7 @@ def keep_architecture(session: Session, architecture: Architecture) -> Architect
         family=architecture.family,
         input_shape=list(architecture.input),
         parameters=architecture.parameter_count,
-        prunable=architecture.total,
+        prunable=architecture.prunable_total,
         flops=architecture.flops(),
         graph=architecture.to_manifest(),
         created_at=utc_now(),
@@ -33,7 +52,7 @@ def keep_architecture(session: Session, architecture: Architecture) -> Architect
 
 
 def list_architectures(session: Session, *, limit: int, cursor: str | None) -> Page[ArchitectureRow]:
-    """Architectures of published tickets, by name. Raises: InvalidCursor."""
+    """Return the architectures of published tickets, by name. Raises: InvalidCursor."""
     bound_to = binding("architectures")
     query = select(ArchitectureRow).order_by(ArchitectureRow.name, ArchitectureRow.id).limit(limit + 1)
     if cursor is not None:
@@ -42,14 +61,11 @@ def list_architectures(session: Session, *, limit: int, cursor: str | None) -> P
             (ArchitectureRow.name == name) & (ArchitectureRow.id > after)
         )
         query = query.where(later)
-    rows = list(session.scalars(query))
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, write_cursor(bound_to, (rows[-1].name, rows[-1].id)) if more else None)
+    return cut_page(session.scalars(query).all(), limit, bound_to, lambda row: (row.name, row.id))
 
 
 def get_architecture(session: Session, name: str) -> ArchitectureRow:
-    """An architecture by its digest, or the oldest one of that name.
+    """Return an architecture by its digest, or the oldest one of that name.
 
     Raises:
         NotFound: no published ticket has it.

@@ -5,29 +5,31 @@ An evaluation keeps the members of the protocol that it was made with, so each m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from markdown_it import MarkdownIt
 
+from app.db import Json
 from app.evaluations.models import Evaluation
 from app.pages import render
 from nirvana.errors import Invalid, NotFound
-from nirvana.recipe import Recipe
+from nirvana.training.recipe import Recipe
+from nirvana.verification.verdicts import explain_measurement
 
 PROTOCOL_FILE = Path(__file__).parents[2] / "docs" / "verification.md"
 ARM_MEANINGS = {
-    "dense": "nothing pruned: the baseline",
+    "dense": "nothing pruned, by the same recipe: one of a pool a column",
+    "reference": "nothing pruned, by the registry's recipe: one of a pool a column",
     "ticket": "its mask, its initial values",
     "reinit": "its mask, values drawn anew",
     "rescaled": "the same, scaled to each layer's density",
     "shuffle": "mask shuffled within layers",
     "random": "a random mask, even over layers",
     "magnitude": "the largest initial values",
+    "signs": "its mask, values drawn anew with its signs",
 }
 
 router = APIRouter()
@@ -41,17 +43,19 @@ def protocol_page(request: Request) -> HTMLResponse:
 
 @lru_cache(maxsize=2)
 def protocol_html(path: Path) -> str:
-    """A markdown file of ours as HTML. Raises: NotFound."""
+    """Render a markdown file of ours as HTML. Raises: NotFound."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise NotFound("The protocol's text is not installed here: docs/verification.md.") from error
+    from markdown_it import MarkdownIt  # a few per cent of the service's start, for one page
+
     rendered: str = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     return rendered
 
 
-def describe_evaluation(row: Evaluation) -> dict[str, Any]:
-    """What a page says of an evaluation beside its verdict."""
+def describe_evaluation(row: Evaluation) -> Json:
+    """Return the words and rows of an evaluation on a page, beside its verdict."""
     body = row.body
     return {
         "reason": body.get("reason", ""),
@@ -62,24 +66,26 @@ def describe_evaluation(row: Evaluation) -> dict[str, Any]:
         "tracks": _part(body, "tracks"),
         "arms": list(_arm_rows(body)),
         "cost": list(_cost_lines(body)),
+        "measured": list(explain_measurement(body)),
         "recipe": _recipe_digest(body),
     }
 
 
-def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part: Mapping[str, Any] = body.get(name) or {}
+def _part(body: Json, name: str) -> Json:
+    part: Json = body.get(name) or {}
     return part
 
 
-def _gate_lines(body: Mapping[str, Any]) -> Iterator[str]:
+def _gate_lines(body: Json) -> Iterator[str]:
     gate = _part(body, "gate")
     if not gate:
         return
     if gate.get("invalid"):
         yield "it refuses the ticket, so nothing was trained"
     if gate.get("law"):
-        found = "the initial values against their declared law"
-        yield f"{found}: smallest p = {min(gate['law'].values()):.2g} of {len(gate['law'])} tensors"
+        law = gate["law"].values()
+        smallest = f"smallest p = {min(law):.2g} of {len(law)} tensors"
+        yield f"the initial values against their declared law: {smallest}"
     if gate.get("spectrum"):
         worst = max(gate["spectrum"].values())
         yield f"largest singular value of a weight matrix: {worst:+.1f} Tracy-Widom units"
@@ -89,9 +95,11 @@ def _gate_lines(body: Mapping[str, Any]) -> Iterator[str]:
         yield str(gate["untestable"])
     if gate.get("effective_density") is not None:
         yield f"effective density (kept and on a path to the output): {100 * gate['effective_density']:.2f} %"
+    if gate.get("live_density") is not None:
+        yield f"density without units that no path goes through: {100 * gate['live_density']:.2f} %"
 
 
-def _arm_rows(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _arm_rows(body: Json) -> Iterator[Json]:
     failed, cached = _part(body, "failed"), _part(body, "cached")
     for arm, values in _part(body, "arms").items():
         marks = failed.get(arm) or [False] * len(values)
@@ -103,8 +111,8 @@ def _arm_rows(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _cost_lines(body: Mapping[str, Any]) -> Iterator[str]:
-    """The cost in trainings of the dense network; protocol 1 did not say."""
+def _cost_lines(body: Json) -> Iterator[str]:
+    """Yield the cost in trainings of the dense network; protocol 1 did not keep it."""
     cost = _part(body, "cost")
     dense, trainings = cost.get("dense_trainings") or {}, cost.get("trainings")
     if not trainings and not dense:
@@ -117,7 +125,7 @@ def _cost_lines(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"by seconds as much as {dense['by_seconds']:.1f}"
 
 
-def _recipe_digest(body: Mapping[str, Any]) -> str | None:
+def _recipe_digest(body: Json) -> str | None:
     try:
         return Recipe.from_dict(dict(body["recipe"])).digest
     except (Invalid, KeyError, TypeError, ValueError):

@@ -1,40 +1,117 @@
-"""Rules of evaluations: who may write one (only a job), and which one a ticket is listed with."""
+"""Rules of evaluations: only a job writes one, and a ticket is listed with one of them.
+
+Baselines are runs that were measured here before, so that a verification need not train them again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from statistics import fmean, stdev
-from typing import Any
 
-from sqlalchemy import case, column, select, table, update
-from sqlalchemy.orm import Session
+import rfc8785
+from sqlalchemy import ColumnElement, Select, case, column, func, or_, select, table, update
+from sqlalchemy.orm import Session, undefer
 
-from app.db import UtcDateTime, insert_if_absent, utc_now
-from app.evaluations.models import UNMEASURED, Evaluation
-from app.paging import Page, binding, read_cursor, write_cursor
+from app.accounts.models import Account
+from app.db import Json, UtcDateTime, insert_if_absent, utc_now
+from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool
+from app.pagination import Page, binding, cut_page, read_cursor
 from nirvana.errors import NotFound
+from nirvana.verification.protocol import BASELINES, PROTOCOL, draw_seed
+
+POOL_LIFE = timedelta(days=90)  # after which a pool of dense runs begins anew, with another seed
+KEYS_AT_ONCE = 500  # well below the most parameters of a statement of SQLite
 
 # The columns of a listing that repeat its headline evaluation. `app.tickets` knows evaluations, not the
 # other way round, so they are named here and not imported.
 LISTING = table(
     "ticket",
-    *(column(name) for name in ("digest", "task", "verdict", "accuracy", "accuracy_gap", "replicates")),
+    *(
+        column(name)
+        for name in ("id", "yanked_at", "exam_key", "digest", "task", "origin", "visibility", "owner_id")
+    ),
+    column("fingerprint"),
+    *(column(name) for name in ("verdict", "protocol", "accuracy", "accuracy_gap", "replicates")),
     *(column(name) for name in ("sort_accuracy", "sort_gap", "version")),
     column("evaluated_at", UtcDateTime),
 )
 
 
-def record_evaluation(
-    session: Session, *, digest: str, evaluation: Mapping[str, Any], job_id: str | None
-) -> Evaluation:
-    """Record a measured verdict, once a job, and bring every listing of the ticket up to date.
+def exam_key(manifest: Json, digest: str, file_digest: str) -> str:
+    """Return the hex sha256 of all that a ticket says of its exam: what is trained, from what, how, on what.
+
+    Stored values count by the whole file: the ticket's digest says nothing of pruned elements' values, from
+    which the controls start.
 
     Args:
-        digest: the ticket's.
-        evaluation: what `lab.verify` gives (`Evaluation.to_dict()`).
-        job_id: the job that measured it; the same job again changes nothing.
+        manifest: of the file. digest: the ticket's. file_digest: of the file's bytes.
     """
-    values = _values(digest, evaluation, job_id)
+    initial = {name: value for name, value in manifest["initial"].items() if name != "sha256"}
+    if initial["kind"] == "stored":
+        initial["file"] = file_digest
+    fields = {"ticket": digest, "initial": initial, "recipe": manifest["recipe"], "task": manifest["task"]}
+    return hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
+
+
+def open_exam(session: Session, key: str, pools: Mapping[str, str]) -> Json:
+    """Return what a verification of an exam begins with.
+
+    Args:
+        key: the exam's. pools: of each baseline its pool's key, `nirvana.verification.arms.baseline_sha256`.
+
+    Returns:
+        `seed`, drawn when it was first asked for; `pools`, of each baseline (seed, runs); and the `progress`
+        of earlier verifications, which this one goes on from, or None.
+    """
+    insert_if_absent(session, Exam, key=key, protocol=PROTOCOL, seed=draw_seed(), created_at=utc_now())
+    seed = session.scalars(select(Exam.seed).where(Exam.key == key, Exam.protocol == PROTOCOL)).one()
+    opened = {arm: _open_pool(session, pool) for arm, pool in pools.items()}
+    of_today = _of_exam(key).where(Evaluation.protocol == PROTOCOL, Evaluation.progress.is_not(None))
+    last = session.scalars(of_today.options(undefer(Evaluation.progress)).limit(1)).one_or_none()
+    progress = {**last.progress, "evaluation": last.body} if last and last.progress else None
+    return {"seed": seed, "pools": opened, "progress": progress}
+
+
+def _open_pool(session: Session, key: str) -> tuple[int, int]:
+    """Return a pool's seed and how many runs it has. One that is too old begins anew: whoever knows how lucky
+    its runs were shall not go by it for ever."""
+    now = utc_now()
+    insert_if_absent(session, Pool, key=key, protocol=PROTOCOL, seed=draw_seed(), runs=0, created_at=now)
+    this = (Pool.key == key, Pool.protocol == PROTOCOL)
+    renewed = update(Pool).where(*this, Pool.created_at < now - POOL_LIFE)
+    session.execute(renewed.values(seed=draw_seed(), runs=0, created_at=now))
+    pool = session.get_one(Pool, (key, PROTOCOL), populate_existing=True)
+    return pool.seed, pool.runs
+
+
+def grow_pool(session: Session, key: str, seed: int, runs: int) -> None:
+    """Note that a pool has so many runs, if it has not more and still is the one of this seed."""
+    this = (Pool.key == key, Pool.protocol == PROTOCOL, Pool.seed == seed)
+    session.execute(update(Pool).where(*this, Pool.runs < runs).values(runs=runs))
+
+
+def record_evaluation(
+    session: Session,
+    exam: str,
+    digest: str,
+    evaluation: Json,
+    job_id: str | None = None,
+    progress: Json | None = None,
+) -> Evaluation:
+    """Record a measured verdict, once a job, and bring every listing of the exam up to date.
+
+    Args:
+        exam: its key.
+        digest: the ticket's.
+        evaluation: the result of `lab.verify` (`Evaluation.to_dict()`).
+        job_id: the job that measured it; the same job again changes nothing.
+        progress: of the verification, for the next one of the exam.
+    """
+    kept = progress and progress | {"evaluation": None}
+    values = _values(digest, evaluation, job_id) | {"exam_key": exam, "progress": kept}
     if job_id is None:
         row = Evaluation(**values)
         session.add(row)
@@ -42,14 +119,14 @@ def record_evaluation(
     else:
         insert_if_absent(session, Evaluation, **values)
         row = session.scalars(select(Evaluation).where(Evaluation.job_id == job_id)).one()
-    refresh_listings(session, digest)
+    refresh_listings(session, exam)
     return row
 
 
-def _values(digest: str, evaluation: Mapping[str, Any], job_id: str | None) -> dict[str, Any]:
+def _values(digest: str, evaluation: Json, job_id: str | None) -> Json:
     arms = evaluation.get("arms", {})
     measured: Sequence[float] = arms.get("ticket", [])
-    dense: Sequence[float] = arms.get("dense", [])
+    baselines: list[Sequence[float]] = [arms[name] for name in BASELINES if arms.get(name)]
     return {
         "ticket_digest": digest,
         "job_id": job_id,
@@ -60,34 +137,47 @@ def _values(digest: str, evaluation: Mapping[str, Any], job_id: str | None) -> d
         "margin": evaluation["margin"],
         "accuracy": fmean(measured) if measured else None,
         "accuracy_sd": stdev(measured) if len(measured) > 1 else None,
-        "dense_accuracy": fmean(dense) if dense else None,
+        "dense_accuracy": max(map(fmean, baselines), default=None),
         "body": dict(evaluation),
         "created_at": utc_now(),
     }
 
 
-def refresh_listings(session: Session, digest: str) -> None:
-    """Give every listing of a ticket the verdict of its headline evaluation.
-
-    It is the one with the most replicates on the listing's own task, and of those the first: asking again
-    and again until the dice fall well changes nothing, more replicates do. INVALID goes before them all:
-    gate 0 throws no dice, and what it refuses has no replicates.
-    """
-    query = select(Evaluation).where(Evaluation.ticket_digest == digest)
-    headlines: dict[str, Evaluation] = {}
-    is_invalid = case((Evaluation.verdict == "INVALID", 1), else_=0)
-    for row in session.scalars(query.order_by(is_invalid, Evaluation.replicates, Evaluation.id.desc())):
-        headlines[row.task] = row
-    for task, row in headlines.items():
-        listings = update(LISTING).where(LISTING.c.digest == digest, LISTING.c.task == task)
+def refresh_listings(session: Session, exam: str) -> None:
+    """Give every listing of an exam the verdict of its headline evaluation."""
+    row = session.scalars(_of_exam(exam).limit(1)).one_or_none()
+    if row is not None:
+        listings = update(LISTING).where(LISTING.c.exam_key == exam)
         session.execute(listings.values(**_headline(row), version=LISTING.c.version + 1))
 
 
-def _headline(row: Evaluation) -> dict[str, Any]:
+def _is_copy_of(digest: str) -> ColumnElement[bool]:
+    """Return the condition of the listings of a ticket, in whatever order of its units."""
+    same = LISTING.alias("same")
+    prints = select(same.c.fingerprint).where(same.c.digest == digest, same.c.fingerprint.is_not(None))
+    return or_(LISTING.c.digest == digest, LISTING.c.fingerprint.in_(prints))
+
+
+def _of_exam(key: str) -> Select[Evaluation]:
+    """Select an exam's evaluations, the headline first.
+
+    It is the one with the most replicates by today's protocol, or else by an older one, and of those the
+    first: a verification adds its replicates to those of earlier ones, so nobody can replace an answer by
+    asking again. INVALID goes before them all: the static checks throw no dice, and what they refuse has no
+    replicates.
+    """
+    is_invalid = case((Evaluation.verdict == "INVALID", 1), else_=0)
+    is_current = case((Evaluation.protocol == PROTOCOL, 1), else_=0)
+    order = (is_current.desc(), is_invalid.desc(), Evaluation.replicates.desc(), Evaluation.id)
+    return select(Evaluation).where(Evaluation.exam_key == key).order_by(*order)
+
+
+def _headline(row: Evaluation) -> Json:
     known = row.accuracy is not None and row.dense_accuracy is not None
     gap = row.accuracy - row.dense_accuracy if known else None  # type: ignore[operator]
     return {
         "verdict": row.verdict,
+        "protocol": row.protocol,
         "accuracy": row.accuracy,
         "accuracy_gap": gap,
         "replicates": row.replicates,
@@ -97,23 +187,88 @@ def _headline(row: Evaluation) -> dict[str, Any]:
     }
 
 
+def list_stale_exams(session: Session, task: str | None = None) -> list[str]:
+    """Return the exams whose headline is of an older protocol, oldest listing first: those of listings that
+    are public and not yanked.
+
+    Args:
+        task: None: of all tasks.
+    """
+    stale = select(LISTING.c.exam_key).where(
+        LISTING.c.protocol != PROTOCOL,
+        LISTING.c.visibility == "public",
+        LISTING.c.yanked_at.is_(None),
+    )
+    if task is not None:
+        stale = stale.where(LISTING.c.task == task)
+    return list(session.scalars(stale.group_by(LISTING.c.exam_key).order_by(func.min(LISTING.c.id))))
+
+
+def headline(session: Session, exam: str) -> Evaluation | None:
+    """Return the evaluation whose verdict the listings of an exam show."""
+    return session.scalars(_of_exam(exam).limit(1)).one_or_none()
+
+
+def count_exams(session: Session, digest: str) -> Counter[str]:
+    """Count the exams that public listings of a ticket and of its copies have had, by the verdict that they
+    show: whoever tries many recipes and shows the luckiest one is seen, with the units permuted and after a
+    yank too."""
+    rows = select(LISTING.c.exam_key, func.max(LISTING.c.verdict)).where(
+        _is_copy_of(digest), LISTING.c.visibility == "public", LISTING.c.verdict.is_not(None)
+    )
+    return Counter(verdict for _, verdict in session.execute(rows.group_by(LISTING.c.exam_key)))
+
+
 def list_evaluations(
-    session: Session, digest: str, *, limit: int, cursor: str | None = None
+    session: Session, digest: str, reader: Account | None, *, limit: int, cursor: str | None = None
 ) -> Page[Evaluation]:
-    """Evaluations of a ticket, newest first. Raises: InvalidCursor."""
+    """Return the evaluations of a ticket that a reader may see, newest first. Raises: InvalidCursor."""
     bound_to = binding("evaluations", digest)
-    query = select(Evaluation).where(Evaluation.ticket_digest == digest)
+    query = select(Evaluation).where(Evaluation.ticket_digest == digest, _visible_to(reader))
     if cursor is not None:
         query = query.where(Evaluation.id < read_cursor(cursor, bound_to, (int,))[0])
-    rows = list(session.scalars(query.order_by(Evaluation.id.desc()).limit(limit + 1)))
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, write_cursor(bound_to, (rows[-1].id,)) if more else None)
+    rows = session.scalars(query.order_by(Evaluation.id.desc()).limit(limit + 1)).all()
+    return cut_page(rows, limit, bound_to, lambda row: (row.id,))
 
 
-def get_evaluation(session: Session, digest: str, evaluation_id: int) -> Evaluation:
-    """One evaluation of a ticket. Raises: NotFound."""
-    row = session.get(Evaluation, evaluation_id)
+def get_evaluation(session: Session, digest: str, reader: Account | None, evaluation_id: int) -> Evaluation:
+    """Return one evaluation of a ticket that a reader may see. Raises: NotFound."""
+    query = select(Evaluation).where(Evaluation.id == evaluation_id, _visible_to(reader))
+    row = session.scalars(query).one_or_none()
     if row is None or row.ticket_digest != digest:
         raise NotFound(f"The ticket {digest} has no verification {evaluation_id}.")
     return row
+
+
+def _visible_to(reader: Account | None) -> ColumnElement[bool]:
+    """Return the condition of the evaluations of listings that a reader may see: an exam has the recipe of a
+    listing, which may be private. Those that name no exam are of before there were any."""
+    may_see = LISTING.c.visibility == "public"
+    if reader is not None:
+        may_see = or_(may_see, LISTING.c.owner_id == reader.id)
+    of_exam = select(LISTING.c.exam_key).where(LISTING.c.exam_key == Evaluation.exam_key, may_see)
+    return or_(Evaluation.exam_key.is_(None), of_exam.exists())
+
+
+def find_runs(session: Session, keys: Iterable[str]) -> dict[str, Json]:
+    """Return the records of those keys that are there."""
+    wanted, rows = sorted(set(keys)), list[Baseline]()
+    for first in range(0, len(wanted), KEYS_AT_ONCE):
+        some = Baseline.key.in_(wanted[first : first + KEYS_AT_ONCE])
+        rows += session.scalars(select(Baseline).where(some))
+    return {row.key: row.body for row in rows}
+
+
+def keep_runs(session: Session, records: Iterable[Json], **about: str) -> None:
+    """Keep records of the run cache, each under its `key`; the newest of one key stays.
+
+    A run is only trained again where the one that is there was measured in another environment, or by the
+    ticket's own arm.
+
+    Args:
+        about: `task`, `architecture_digest`, `recipe_digest`, `arm` and `job_id` of all of them.
+    """
+    for record in records:
+        values: Json = {"body": dict(record), "created_at": utc_now(), **about}
+        if not insert_if_absent(session, Baseline, key=record["key"], **values):
+            session.execute(update(Baseline).where(Baseline.key == record["key"]).values(values))

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 APPLICATION = "nirvana"
 VERSION = (
-    "2"  # workers take jobs of their own version only; raise it when a workflow's steps change their order
+    "4"  # workers take jobs of their own version only; raise it when a workflow's steps change their order
 )
 WORKFLOW = "run_job"
 QUEUE = "cpu"
+REVERIFY_QUEUE = "reverify"  # of the registry itself; its jobs run beside others', at the lowest priority
 
 
 def migrate_engine(engine: Engine) -> None:

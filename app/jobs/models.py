@@ -11,19 +11,20 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.accounts.models import Account
 from app.db import Base, one_of
 
-KINDS = ("prune", "verify", "transfer")
 OPEN_STATES = ("queued", "running")
 ENDED_STATES = ("succeeded", "failed", "cancelled")
 STATES = OPEN_STATES + ENDED_STATES
 
 
 class Job(Base):
-    """A search, a verification or a transfer that somebody asked for.
+    """A job that somebody asked for.
 
     Attributes:
         id: also the id of the engine's workflow.
-        spec: what to do, validated and with every default filled in; never changed.
+        kind: one of `app.jobs.kinds`, which says what its spec is.
+        spec: validated and with every default filled in; never changed.
         budget: `{"seconds", "parameters", "flops"}`; seconds is always there.
+        flops: that it plans at most, for the account's budget.
         priority: lower goes first; class x 100,000 + the owner's open jobs at submission.
         progress_done: finished rounds, with a fraction; of `progress_total`.
         attempts: how often a worker began with it.
@@ -35,7 +36,6 @@ class Job(Base):
 
     __tablename__ = "job"
     __table_args__ = (
-        one_of("kind", KINDS),
         one_of("state", STATES),
         UniqueConstraint("account_id", "idempotency_key", name="uq_job_account_id_idempotency_key"),
         Index("ix_job_account_state", "account_id", "state"),
@@ -51,6 +51,7 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(20), default="queued")
     queue: Mapped[str] = mapped_column(String(20))
     priority: Mapped[int]
+    flops: Mapped[float] = mapped_column(default=0.0)
     progress_done: Mapped[float] = mapped_column(default=0.0)
     progress_total: Mapped[float] = mapped_column(default=0.0)
     progress_message: Mapped[str] = mapped_column(String(500), default="")

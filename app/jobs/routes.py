@@ -1,35 +1,86 @@
-"""REST routes of jobs. A job's page and its events are open to whoever knows its id, like what it finds."""
+"""Routes of jobs: REST, and a page. What a job shows is open to whoever knows its id, like what it finds."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import AfterValidator
 
 from app.accounts.service import Caller
 from app.db import Database
-from app.dependencies import AnyCaller, DatabaseDep, SessionDep, SettingsDep, require
+from app.dependencies import (
+    AnyCaller,
+    Cursor,
+    DatabaseDep,
+    Limit,
+    SessionDep,
+    SettingsDep,
+    link_next,
+    require,
+)
 from app.jobs import service
-from app.jobs.events import read_events
-from app.jobs.models import ENDED_STATES, JobEvent
-from app.jobs.schemas import JobPage, JobShown, NewJob
-from app.lists import DEFAULT_LIMIT, Cursor, Limit, link_next
-from app.paging import binding, read_cursor, write_cursor
+from app.jobs.kinds import invalid_job, kinds, problems_of
+from app.jobs.models import ENDED_STATES, OPEN_STATES, JobEvent
+from app.jobs.schemas import JobPage, JobResponse, NewJob
+from app.pages import render
+from app.pagination import DEFAULT_LIMIT, binding, read_cursor, write_cursor
 from app.schemas import problems
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+class JobRoute(APIRoute):
+    """A route whose body is a job: what is wrong with it is an invalid job."""
+
+    def get_route_handler(self) -> Handler:
+        """See `APIRoute`."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                errors = [item for item in error.errors() if item["loc"][0] == "body"]
+                if not errors or any(item["type"] == "json_invalid" for item in errors):
+                    raise
+                for item in errors:
+                    item["loc"] = item["loc"][2:]  # without `body` and the kind
+                raise invalid_job(problems_of(errors)) from None
+
+        return handler
+
+
+Handler = Callable[[Request], Coroutine[None, None, Response]]
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JobRoute)
+pages = APIRouter()
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SHOWN_EVENTS = 50
+REFRESH_SECONDS = 3  # of the page, which needs no script
+
+
+def known_kind(name: str | None) -> str | None:
+    """Check a kind to filter by. Raises: ValueError."""
+    if name is not None and name not in kinds():
+        raise ValueError(f"expected one of {', '.join(kinds())}")
+    return name
+
+
 JobCaller = Annotated[Caller, Depends(require("job"))]
 IdempotencyKey = Annotated[
     str | None, Header(min_length=1, max_length=255, description="the same key gives the same job again")
 ]
 LastEventId = Annotated[int, Header(ge=0, description="go on after this event")]
+KindFilter = Annotated[
+    str | None, Query(json_schema_extra={"enum": list(kinds())}), AfterValidator(known_kind)
+]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -42,13 +93,14 @@ def submit_job(
     request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> JobShown:
+) -> JobResponse:
     """Ask for a job. Once this has answered, the job runs, whatever happens to the service."""
-    asked = service.JobRequest(body.kind, body.spec, body.budget, idempotency_key)
+    spec, budget = (part.model_dump(exclude_unset=True) for part in (body.spec, body.budget))
+    asked = service.JobRequest(body.kind, spec, budget, idempotency_key)
     job_id = service.submit_job(session, settings, caller.account, asked).id
     job = service.get_job(session, job_id)
     response.headers["Location"] = request.app.url_path_for("get_job", job_id=job_id)
-    return JobShown.of(job, service.queue_position(session, job))
+    return JobResponse.of(job, service.queue_position(session, job))
 
 
 @router.get("", operation_id="list_jobs", responses=problems(401, 422))
@@ -58,7 +110,7 @@ def list_jobs(
     request: Request,
     response: Response,
     state: State | None = None,
-    kind: Literal["prune", "verify", "transfer"] | None = None,
+    kind: KindFilter = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> JobPage:
@@ -76,23 +128,23 @@ def list_jobs(
     is_more, jobs = len(jobs) > limit, jobs[:limit]
     following = write_cursor(bound, (jobs[-1].created_at, jobs[-1].id)) if is_more else None
     link_next(request, response, following)
-    shown = [JobShown.of(job, service.queue_position(session, job)) for job in jobs]
+    shown = [JobResponse.of(job, service.queue_position(session, job)) for job in jobs]
     return JobPage(items=shown, next_cursor=following)
 
 
 @router.get("/{job_id}", operation_id="get_job", name="get_job", responses=problems(404))
-def get_job(job_id: str, session: SessionDep) -> JobShown:
+def get_job(job_id: str, session: SessionDep) -> JobResponse:
     """One job."""
     job = service.get_job(session, job_id)
-    return JobShown.of(job, service.queue_position(session, job))
+    return JobResponse.of(job, service.queue_position(session, job))
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(401, 403, 404, 409))
-def cancel_job(job_id: str, caller: JobCaller, session: SessionDep) -> JobShown:
+def cancel_job(job_id: str, caller: JobCaller, session: SessionDep) -> JobResponse:
     """Cancel a job of yours; it stops within a second, and what it has published stays."""
     is_admin = "admin" in caller.token.scopes
     job = service.cancel_job(session, caller.account, job_id, is_admin=is_admin)
-    return JobShown.of(job, None)
+    return JobResponse.of(job, None)
 
 
 def find_job_id(job_id: str, database: DatabaseDep) -> str:
@@ -129,6 +181,17 @@ def _look(database: Database, job_id: str, after: int) -> tuple[list[JobEvent], 
     """The next events, and whether there will be no more."""
     with database.read() as session:
         job = service.get_job(session, job_id)
-        events = read_events(session, job_id, after)
+        events = service.read_events(session, job_id, after)
         last = events[-1].serial if events else after
         return events, job.state in ENDED_STATES and last >= job.last_event
+
+
+@pages.get("/jobs/{job_id}", response_class=HTMLResponse)
+def job_page(request: Request, job_id: str, session: SessionDep) -> HTMLResponse:
+    """One job: state, progress, what it has found, its last events."""
+    job = service.get_job(session, job_id)
+    events = service.read_events(session, job.id, max(0, job.last_event - SHOWN_EVENTS), SHOWN_EVENTS)
+    refresh = REFRESH_SECONDS if job.state in OPEN_STATES else None
+    position = service.queue_position(session, job)
+    context = {"job": job, "events": events, "position": position, "refresh": refresh}
+    return render(request, "job.html", context)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from app.jobs.kinds import Budget, Kind, Spec, kinds
 from app.jobs.models import Job
-from app.schemas import Answer, Body, Instant, Plain, example
+from app.schemas import Instant, RequestModel, ResponseModel, example
 
 _SPEC = {"task": "digits", "architecture": "lenet-300-100", "method": "imp", "levels": 10, "seed": 0}
 _SHOWN = {
@@ -29,28 +30,49 @@ _SHOWN = {
 }
 
 
-class NewJob(Body):
-    """A job to run: `prune` finds tickets, `verify` measures one against controls, `transfer` trains one on
-    another task."""
+def _new_job(name: str, kind: Kind) -> type[RequestModel]:
+    """Return the body of a request for a job of a kind; its example has those of the spec's fields."""
+    fields: dict[str, Any] = {
+        "kind": (Literal[name], ...),
+        "spec": (kind.spec, ...),
+        "budget": (Budget, Field(default_factory=Budget, description="upper bounds")),
+    }
+    shown = {field: one.examples[0] for field, one in kind.spec.model_fields.items() if one.examples}
+    extra = example(kind=name, spec=shown, budget={"seconds": 3600})
+    title = f"New{name.title()}Job"
+    return create_model(
+        title, __base__=RequestModel, __doc__=kind.spec.__doc__, __cls_kwargs__=dict(extra), **fields
+    )
 
-    model_config = Body.model_config | example(kind="prune", spec=_SPEC, budget={"seconds": 3600})
-    kind: Plain
-    spec: dict[str, Any]
-    budget: dict[str, Any] = Field(default_factory=dict, description="bounds: seconds, parameters, flops")
+
+if TYPE_CHECKING:
+
+    class NewJob(RequestModel):
+        """A job to run."""
+
+        kind: str
+        spec: Spec
+        budget: Budget
+
+else:
+    NewJob = Annotated[
+        Union[tuple(_new_job(name, kind) for name, kind in kinds().items())],  # noqa: UP007
+        Field(discriminator="kind"),
+    ]
 
 
-class Progress(Answer):
-    """How far a job is: rounds (levels, or arms and the verdict) that are done, with a fraction."""
+class Progress(ResponseModel):
+    """The progress of a job: rounds (levels, or arms and the verdict) that are done, with a fraction."""
 
     done: float
     total: float
     message: str
 
 
-class JobShown(Answer):
+class JobResponse(ResponseModel):
     """A job."""
 
-    model_config = Answer.model_config | example(**_SHOWN)
+    model_config = ResponseModel.model_config | example(**_SHOWN)
     id: str
     kind: str
     state: str
@@ -68,7 +90,7 @@ class JobShown(Answer):
     finished_at: Instant | None
 
     @classmethod
-    def of(cls, job: Job, queue_position: int | None) -> JobShown:
+    def of(cls, job: Job, queue_position: int | None) -> JobResponse:
         """A job's row, whose account is loaded, as people see it."""
         copied = ("id", "kind", "state", "spec", "budget", "attempts", "result", "reason", "reason_code")
         progress = Progress(done=job.progress_done, total=job.progress_total, message=job.progress_message)
@@ -83,9 +105,9 @@ class JobShown(Answer):
         )
 
 
-class JobPage(Answer):
+class JobPage(ResponseModel):
     """One page of jobs."""
 
-    model_config = Answer.model_config | example(items=[_SHOWN], next_cursor=None)
-    items: list[JobShown]
+    model_config = ResponseModel.model_config | example(items=[_SHOWN], next_cursor=None)
+    items: list[JobResponse]
     next_cursor: str | None

@@ -8,59 +8,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, literal, or_, select, update
+from sqlalchemy import and_, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
 from app.db import UtcDateTime, utc_now
-from app.jobs.engine import QUEUE, enqueue
-from app.jobs.events import append_events
-from app.jobs.measuring import check_transfer, check_verification, plan_transfer, plan_verification
-from app.jobs.models import KINDS, OPEN_STATES, Job
-from app.jobs.plan import Plan
-from app.jobs.spec import check_budget, plan_pruning
+from app.jobs.engine import QUEUE, REVERIFY_QUEUE, enqueue
+from app.jobs.kinds import Asker, Budget, Json, Plan, check_budget, find_kind, parse
+from app.jobs.models import OPEN_STATES, STATES, Job, JobEvent, Worker
 from app.settings import Settings
-from app.tickets.models import Ticket as Listing
-from app.tickets.service import get_ticket
-from nirvana import tasks
-from nirvana.errors import (
-    Forbidden,
-    IdempotencyMismatch,
-    InvalidJob,
-    JobFinished,
-    NotFound,
-    Problem,
-    QuotaExceeded,
-)
-from nirvana.recipe import Recipe
+from app.telemetry import Gauge
+from nirvana.errors import Forbidden, IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
+from nirvana.verification.protocol import PROTOCOL
 
+DAY = timedelta(hours=24)
 PRIORITY_CLASS = 1
 PRIORITIES_A_CLASS = 100_000
+Event = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What somebody asks for.
+    """A job that somebody asks for.
 
     Attributes:
-        kind: `prune`, `verify` or `transfer`.
-        spec: what to do (`app.jobs.spec` and `app.jobs.measuring` have the rules).
+        kind: one of `app.jobs.kinds`. spec: of that kind.
         budget: upper bounds: `seconds`, `parameters`, `flops`; each may be left out.
         idempotency_key: the same key with the same request gives the same job again.
     """
 
     kind: str
-    spec: dict[str, Any]
-    budget: dict[str, Any]
+    spec: Json
+    budget: Json
     idempotency_key: str | None = None
 
     @property
     def digest(self) -> str:
-        """sha256 of what is asked, without the key."""
+        """sha256 of the request, without the key."""
         asked = {"kind": self.kind, "spec": self.spec, "budget": self.budget}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -70,11 +61,13 @@ def submit_job(session: Session, settings: Settings, account: Account, request: 
 
     Raises:
         InvalidJob: the spec or the budget breaks a rule; each with its JSON pointer.
-        QuotaExceeded: the account has too many open jobs.
+        QuotaExceeded: the account has too many open jobs, or has planned too much today.
         IdempotencyMismatch: the key was used for another request.
     """
-    plan = _plan(session, settings, account, request)
-    budget = check_budget(request.budget, plan, settings.job_deadline_seconds)
+    kind = find_kind(request.kind)
+    spec, budget = parse(kind.spec, request.spec, "/spec"), parse(Budget, request.budget, "/budget")
+    plan = kind.plan(Asker(session, settings, account), spec)
+    bounds = check_budget(budget, plan, settings)
     _lock(session, account)
     earlier = _find_earlier(session, account, request)
     if earlier is not None:
@@ -84,7 +77,11 @@ def submit_job(session: Session, settings: Settings, account: Account, request: 
     limit = settings.max_open_jobs_per_account if own is None else own
     if open_jobs >= limit:
         raise QuotaExceeded(f"{open_jobs} of your jobs are queued or running, expected fewer than {limit}")
-    job = _new_job(account, request, plan, budget, open_jobs)
+    _check_day(session, settings, account, plan)
+    return _enqueue(session, _new_job(account, request, plan, bounds, open_jobs))
+
+
+def _enqueue(session: Session, job: Job) -> Job:
     session.add(job)
     session.flush()
     append_events(session, job.id, [("state", {"state": "queued"})])
@@ -92,8 +89,54 @@ def submit_job(session: Session, settings: Settings, account: Account, request: 
     return job
 
 
+def _check_day(session: Session, settings: Settings, account: Account, plan: Plan) -> None:
+    """Refuse a job over what the account's jobs may plan in 24 hours. Each counts what it planned, however it
+    ends; one that was cancelled before it began does not count.
+
+    Raises:
+        QuotaExceeded: with what was used, what is asked for, what may be, and when there is room.
+    """
+    own, now, asked = account.max_flops_per_day, utc_now(), float(plan.flops)
+    most = settings.max_flops_per_account_per_day if own is None else own
+    counts = or_(Job.state != "cancelled", Job.started_at.is_not(None))
+    query = select(Job.created_at, Job.flops).where(Job.account_id == account.id, counts)
+    query = query.where(Job.created_at > now - DAY, Job.flops > 0).order_by(Job.created_at)
+    planned = [(at, flops) for at, flops in session.execute(query)]
+    used = sum(flops for _, flops in planned)
+    if used + asked <= most:
+        return
+    detail = (
+        f"your jobs of the last 24 hours plan {used:.3g} flops and this one {asked:.3g}, expected at most "
+        f"{most:.3g} together"
+    )
+    limits: Json = {"used_flops": used, "asked_flops": asked, "limit_flops": most}
+    free = _find_room(planned, most - asked)
+    if free is None:
+        limits |= {"free_at": None, "retry_after_seconds": round(DAY.total_seconds())}
+        raise QuotaExceeded(f"{detail}: it alone is over that", **limits)
+    seconds = max(1, math.ceil((free - now).total_seconds()))
+    limits |= {"free_at": free.isoformat(), "retry_after_seconds": seconds}
+    raise QuotaExceeded(f"{detail}: there is room at {free:%Y-%m-%d %H:%M:%S} UTC", **limits)
+
+
+def _find_room(planned: Sequence[tuple[datetime, float]], most: float) -> datetime | None:
+    """Return when the jobs of the 24 hours before then plan no more than `most`; None: never.
+
+    Args:
+        planned: when each job was asked for and its operations, the oldest first.
+    """
+    if most < 0:
+        return None
+    left = sum(flops for _, flops in planned)
+    for at, flops in planned:
+        left -= flops
+        if left <= most:
+            return at + DAY
+    return planned[-1][0] + DAY  # what rounding left of the sum
+
+
 def get_job(session: Session, job_id: str) -> Job:
-    """The job with that id.
+    """Return the job with that id.
 
     Raises:
         NotFound: there is none.
@@ -108,13 +151,13 @@ def get_job(session: Session, job_id: str) -> Job:
 def list_jobs(
     session: Session,
     *,
-    account_id: Any = None,
+    account_id: int | None = None,
     state: str | None = None,
     kind: str | None = None,
-    before: tuple[Any, str] | None = None,
+    before: tuple[datetime, str] | None = None,
     limit: int = 20,
 ) -> list[Job]:
-    """Jobs, newest first.
+    """List jobs, newest first.
 
     Args:
         before: (created_at, id) of the last job of the page before.
@@ -134,7 +177,7 @@ def list_jobs(
 
 
 def queue_position(session: Session, job: Job) -> int | None:
-    """How many queued jobs go before this one, plus one; None once it has left the queue."""
+    """Return how many queued jobs go before this one, plus one; None once it has left the queue."""
     if job.state != "queued":
         return None
     first = or_(
@@ -186,12 +229,12 @@ def end_job(
     job_id: str,
     state: str,
     *,
-    result: dict[str, Any] | None = None,
+    result: Json | None = None,
     reason: str | None = None,
     reason_code: str | None = None,
 ) -> bool:
     """Give an open job its end, once; False when it had one already."""
-    values: dict[str, Any] = {"state": state, "finished_at": utc_now()}
+    values: Json = {"state": state, "finished_at": utc_now()}
     values |= {"reason": reason and reason[:4000], "reason_code": reason_code}
     if result is not None:
         values["result"] = result
@@ -203,44 +246,6 @@ def end_job(
     return True
 
 
-def _plan(session: Session, settings: Settings, account: Account, request: JobRequest) -> Plan:
-    if request.kind not in KINDS:
-        detail = f"kind {request.kind!r} is unknown, expected one of {', '.join(KINDS)}"
-        raise InvalidJob(detail, errors=[Problem("/kind", "unknown", detail)])
-    if request.kind == "prune":
-        return plan_pruning(request.spec, settings.max_parameters)
-    if request.kind == "transfer":
-        return _plan_transfer(session, account, request.spec)
-    return _plan_verification(session, account, request.spec)
-
-
-def _plan_verification(session: Session, account: Account, spec: dict[str, Any]) -> Plan:
-    check_verification(spec)
-    ticket = _find_ticket(session, account, spec, "ticket")
-    found = {"digest": ticket.digest, "file": ticket.blob.digest}
-    return plan_verification(spec | found, ticket.architecture, Recipe.from_dict(ticket.recipe))
-
-
-def _plan_transfer(session: Session, account: Account, spec: dict[str, Any]) -> Plan:
-    target = check_transfer(spec)
-    ticket = _find_ticket(session, account, spec, "ticket")
-    found, own = {"digest": ticket.digest, "file": ticket.blob.digest}, None
-    if spec.get("own") is not None:
-        row = _find_ticket(session, account, spec, "own")
-        found, own = found | {"own_file": row.blob.digest}, row.task
-    return plan_transfer(spec | found, ticket.architecture, ticket.task, own, target)
-
-
-def _find_ticket(session: Session, account: Account, spec: dict[str, Any], field: str) -> Listing:
-    """The ticket that a field of the spec names, of a task that is known here. Raises: InvalidJob."""
-    try:
-        ticket = get_ticket(session, spec[field], account)
-        tasks.get(ticket.task)
-    except NotFound as error:
-        raise InvalidJob(error.detail, errors=[Problem(f"/spec/{field}", "unknown", error.detail)]) from None
-    return ticket
-
-
 def _lock(session: Session, account: Account) -> None:
     """Hold the account's row until the commit: two requests at once cannot both take the last place, nor
     both be the first with an idempotency key."""
@@ -249,7 +254,7 @@ def _lock(session: Session, account: Account) -> None:
 
 
 def _find_earlier(session: Session, account: Account, request: JobRequest) -> Job | None:
-    """The job that an earlier request with the same key made."""
+    """Return the job that an earlier request with the same key made."""
     if request.idempotency_key is None:
         return None
     query = select(Job).where(Job.account_id == account.id, Job.idempotency_key == request.idempotency_key)
@@ -264,10 +269,46 @@ def _count_open(session: Session, account: Account) -> int:
     return session.execute(query).scalar_one()
 
 
+def submit_reverification(
+    session: Session, settings: Settings, registry: Account, exam: str, ticket: str
+) -> Job | None:
+    """Enqueue the verification of an exam by today's protocol, in the caller's transaction, unless there is
+    one that is open, whoever asked for it, or one of ours that has succeeded.
+
+    It is the registry's own, in a queue of its own: it costs nobody's quota, and nobody's job waits for it.
+
+    Args:
+        registry: the account that it belongs to. exam: its key. ticket: `owner/name` of a listing of it.
+
+    Returns:
+        The job; None where there is one already.
+
+    Raises:
+        InvalidJob: the ticket cannot be verified by today's rules.
+    """
+    _lock(session, registry)
+    key = f"reverify/{PROTOCOL}/{exam}"
+    of_exam = select(Job).where(Job.account_id == registry.id, Job.idempotency_key.startswith(key))
+    earlier = session.scalars(of_exam).all()
+    if any(job.state in (*OPEN_STATES, "succeeded") for job in earlier) or _is_being_verified(session, exam):
+        return None
+    request = JobRequest("verify", {"ticket": ticket}, {}, f"{key}/{len(earlier)}")
+    kind = find_kind(request.kind)
+    plan = kind.plan(Asker(session, settings, registry), parse(kind.spec, request.spec, "/spec"))
+    bounds = check_budget(Budget(), plan, settings)
+    return _enqueue(session, _new_job(registry, request, plan, bounds, 0, REVERIFY_QUEUE))
+
+
+def _is_being_verified(session: Session, exam: str) -> bool:
+    """Tell whether somebody's verification of an exam is queued or running."""
+    open_jobs = select(Job.id).where(Job.state.in_(OPEN_STATES), Job.kind == "verify")
+    return session.scalar(open_jobs.where(Job.spec["exam"].as_string() == exam).limit(1)) is not None
+
+
 def _new_job(
-    account: Account, request: JobRequest, plan: Plan, budget: dict[str, Any], open_jobs: int
+    account: Account, request: JobRequest, plan: Plan, budget: Json, open_jobs: int, queue: str = QUEUE
 ) -> Job:
-    """A queued job. Its priority falls with the owner's open jobs: nobody waits behind another's flood."""
+    """Make a queued job. Its priority falls with the owner's open jobs: no flood keeps others waiting."""
     return Job(
         id=str(uuid.uuid4()),
         account_id=account.id,
@@ -275,10 +316,53 @@ def _new_job(
         spec=plan.spec,
         budget=budget,
         state="queued",
-        queue=QUEUE,
+        queue=queue,
         priority=PRIORITY_CLASS * PRIORITIES_A_CLASS + min(open_jobs, PRIORITIES_A_CLASS - 1),
+        flops=float(plan.flops),
         progress_total=plan.rounds,
         idempotency_key=request.idempotency_key,
         request_digest=request.digest,
         created_at=utc_now(),
     )
+
+
+def read_gauges(session: Session) -> Iterator[Gauge]:
+    """Jobs by state, the age of the oldest queued one, and how long ago each worker was alive.
+
+    Jobs of the registry's own do not age: they wait as long as it takes.
+    """
+    counts = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+    yield Gauge("nirvana_jobs", "Jobs", "state", {state: counts.get(state, 0) for state in STATES})
+    now = utc_now()
+    of_people = (Job.state == "queued", Job.queue != REVERIFY_QUEUE)
+    oldest = session.scalar(select(func.min(Job.created_at)).where(*of_people))
+    age = (now - oldest).total_seconds() if oldest else 0.0
+    yield Gauge("nirvana_queue_age_seconds", "Age of the oldest queued job", values={"": age})
+    beats = session.execute(select(Worker.id, Worker.beat_at).where(Worker.leaving.is_(False)))
+    ages = {worker: (now - beat).total_seconds() for worker, beat in beats}
+    yield Gauge("nirvana_worker_heartbeat_age_seconds", "Time since a worker's last beat", "worker", ages)
+
+
+def append_events(session: Session, job_id: str, events: Iterable[Event]) -> None:
+    """Append events to a job.
+
+    The numbers come from the job's own row, whose lock is held until the commit: a reader who has seen
+    number n has seen every number below it, so that a stream can be resumed at n.
+    """
+    rows = [{"kind": kind, "body": body} for kind, body in events]
+    if not rows:
+        return
+    counted = update(Job).where(Job.id == job_id).values(last_event=Job.last_event + len(rows))
+    last = session.execute(counted.returning(Job.last_event)).scalar_one()
+    at = utc_now()
+    first = last - len(rows) + 1
+    session.execute(
+        insert(JobEvent),
+        [row | {"job_id": job_id, "serial": first + n, "created_at": at} for n, row in enumerate(rows)],
+    )
+
+
+def read_events(session: Session, job_id: str, after: int, limit: int = 500) -> list[JobEvent]:
+    """The job's events with a serial above `after`, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.serial > after)
+    return list(session.scalars(query.order_by(JobEvent.serial).limit(limit)))

@@ -1,20 +1,32 @@
-"""What the service knows about tasks: the library's own, and the tickets published for each."""
+"""The table of tasks, and its rules: the library's own tasks, and the tickets published for each."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from datetime import datetime
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import String, UniqueConstraint, delete, func, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.db import insert_if_absent, utc_now
-from app.paging import Page
-from app.tasks.models import TaskRow
-from app.tickets.models import Ticket
+from app.db import Base, Json, insert_if_absent, utc_now
+from app.pagination import Page
+from app.tickets.models import Listing
 from app.tickets.search import Search, search_tickets
 from nirvana import tasks
 from nirvana.errors import NotFound
 from nirvana.tasks import Task
+
+
+class TaskRow(Base):
+    """A task that this service's workers can measure: a copy of the library's own, kept for joins."""
+
+    __tablename__ = "task"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    body: Mapped[Json]
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 def sync_tasks(session: Session) -> None:
@@ -29,30 +41,31 @@ def sync_tasks(session: Session) -> None:
     session.execute(delete(TaskRow).where(TaskRow.name.not_in(bodies)))
 
 
-def describe(task: Task) -> dict[str, Any]:
-    """A task as JSON."""
+def describe(task: Task) -> Json:
+    """Return a task as JSON."""
     same = ("name", "title", "description", "classes", "metric", "margin", "margin_reason", "split")
     more = ("license", "source", "data_sha256")
     lists = {"input_shape": list(task.input_shape), "class_names": list(task.class_names)}
     lists |= {"normalisation": list(task.normalisation)}
-    return {name: getattr(task, name) for name in (*same, *more)} | lists | {"sizes": dict(task.sizes)}
+    parts = {"sizes": dict(task.sizes), "seal": asdict(task.seal) if task.seal else None}
+    return {name: getattr(task, name) for name in (*same, *more)} | lists | parts
 
 
-def list_tasks(session: Session) -> list[dict[str, Any]]:
-    """Every task, by name, with the number of public tickets for it."""
+def list_tasks(session: Session) -> list[Json]:
+    """Return every task, by name, with the number of public tickets for it."""
     counts = _count_tickets(session)
     rows = session.scalars(select(TaskRow).order_by(TaskRow.name))
     return [row.body | {"tickets": counts.get(row.name, 0)} for row in rows]
 
 
 def _count_tickets(session: Session) -> dict[str, int]:
-    public = (Ticket.visibility == "public", Ticket.yanked_at.is_(None))
-    query = select(Ticket.task, func.count()).where(*public).group_by(Ticket.task)
+    public = (Listing.visibility == "public", Listing.yanked_at.is_(None))
+    query = select(Listing.task, func.count()).where(*public).group_by(Listing.task)
     return dict(session.execute(query).all())
 
 
-def get_task(session: Session, name: str) -> dict[str, Any]:
-    """One task. Raises: NotFound, naming those there are."""
+def get_task(session: Session, name: str) -> Json:
+    """Return one task. Raises: NotFound, naming those there are."""
     row = session.scalars(select(TaskRow).where(TaskRow.name == name)).one_or_none()
     if row is None:
         known = ", ".join(session.scalars(select(TaskRow.name).order_by(TaskRow.name)))
@@ -60,12 +73,17 @@ def get_task(session: Session, name: str) -> dict[str, Any]:
     return row.body | {"tickets": _count_tickets(session).get(name, 0)}
 
 
-def leaderboard(session: Session, name: str, *, limit: int, cursor: str | None) -> Page[Ticket]:
-    """The public tickets of a task by measured accuracy; those not measured yet come last.
+def leaderboard(
+    session: Session, name: str, *, limit: int, cursor: str | None, brought_in: bool = False
+) -> Page[Listing]:
+    """Return the public tickets of a task by measured accuracy; those not measured yet come last.
+
+    Args:
+        brought_in: those whose masks were brought in, and copies, as well.
 
     Raises:
         NotFound: there is no such task.
     """
     get_task(session, name)
-    search = Search(equal={"task": name}, sort="accuracy")
+    search = Search({"task": name}, sort="accuracy", known_only=not brought_in)
     return search_tickets(session, search, limit=limit, cursor=cursor)

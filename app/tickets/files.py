@@ -1,93 +1,260 @@
-"""Handing out files: ETag, ranges, caching, and exports that are made once."""
+"""Files over HTTP: receiving an upload, and handing out a ticket or an export of it.
+
+An upload is streamed to a temporary file, never past the cap, and never unpickled. Files are handed out with
+ETag, ranges and caching; an export is made once.
+"""
 
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import IO
 
+import anyio
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.formparsers import MultiPartException, MultiPartParser
 
+from app.db import Json
 from app.settings import Settings
 from app.storage import Storage, ticket_key
-from app.tickets.models import Ticket as Listing
-from nirvana.errors import RangeNotSatisfiable, StorageFailed
-from nirvana.ticket import MEDIA_TYPE, Limits, Ticket
+from app.tickets.models import Listing
+from nirvana.errors import (
+    Invalid,
+    Malformed,
+    Problem,
+    RangeNotSatisfiable,
+    StorageFailed,
+    StorageFull,
+    TooLarge,
+    UnsupportedMedia,
+)
+from nirvana.format.container import PICKLE, is_pickle
+from nirvana.format.reader import Limits
+from nirvana.format.ticket import MEDIA_TYPE, Ticket
 
+FORM = "multipart/form-data"
+ENVELOPE_BYTES = 64 * 1024  # a multipart body's parts besides the file
 YEAR_SECONDS = 31_536_000
-EXPORTS = "2"  # raise it when an export's bytes change, so that cached ones are made again
+EXPORTS = "3"  # raise it when an export's bytes change, so that cached ones are made again
+_FILE = {"type": "string", "format": "binary"}
+_RAW = {MEDIA_TYPE: {"schema": _FILE, "example": "(bytes)"}}
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def ticket_file(request: Request, storage: Storage, row: Listing) -> Response:
-    """The .ticket file of a listing, or a part of it."""
-    key = ticket_key(row.blob.digest)
-    return _serve(request, storage, row, key, row.digest, MEDIA_TYPE, f"{row.owner.name}-{row.name}.ticket")
+@dataclass(frozen=True)
+class Upload:
+    """A file that was received whole, and the form fields that came with it."""
+
+    data: bytes
+    fields: dict[str, str] = field(default_factory=dict)
 
 
-def export_file(request: Request, storage: Storage, settings: Settings, row: Listing, form: str) -> Response:
-    """A listing in another form, made when it is first asked for. Raises: Invalid."""
-    from nirvana.exports import FORMATS, export_ticket
+def describe_upload(**fields: str) -> Json:
+    """Return the OpenAPI request body of an upload: the file itself, or a form with these fields."""
+    properties = {"file": _FILE} | {name: {"type": "string"} for name in fields}
+    schema = {"type": "object", "required": ["file"], "properties": properties}
+    content = _RAW | {FORM: {"schema": schema, "example": {"file": "(bytes)"} | fields}}
+    return {"requestBody": {"required": True, "content": content}}
 
+
+async def receive_ticket(request: Request, settings: Settings) -> Upload:
+    """Receive the ticket file of a request, as its body or as the part `file` of a form.
+
+    Raises:
+        UnsupportedMedia: another media type, or a pickle.
+        TooLarge: over the cap.
+        Malformed: a broken form, or an upload that takes too long.
+        StorageFull: no room for the temporary file.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (MEDIA_TYPE, FORM):
+        pickled = " A pickle is never read here." if "pickle" in kind or "torch" in kind else ""
+        raise UnsupportedMedia(f"{kind or 'no media type'}: expected {MEDIA_TYPE} or {FORM}.{pickled}")
+    try:
+        with anyio.fail_after(settings.upload_seconds):
+            upload = await (_read_form if kind == FORM else _read_body)(request, settings.max_upload_bytes)
+    except TimeoutError:
+        raise Malformed(f"The upload took more than {settings.upload_seconds:g} s.") from None
+    except OSError as error:
+        raise StorageFull("There is no room for the upload; nothing was stored.") from error
+    refuse_pickle(upload.data)
+    return upload
+
+
+async def _read_body(request: Request, cap: int) -> Upload:
+    with tempfile.TemporaryFile() as file:
+        async for chunk in _capped(request, cap, cap):
+            file.write(chunk)
+        return Upload(_read_all(file))
+
+
+async def _read_form(request: Request, cap: int) -> Upload:
+    body = _capped(request, cap + ENVELOPE_BYTES, cap)
+    try:
+        parser = MultiPartParser(request.headers, body, max_files=1, max_fields=10)
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise Malformed(f"The form cannot be read: {getattr(error, 'message', 'no boundary')}.") from None
+    try:
+        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        files = {name: value for name, value in form.multi_items() if not isinstance(value, str)}
+        if set(files) != {"file"}:
+            detail = f"the form has the files {sorted(files)}, expected one: file"
+            raise Invalid(f"file: {detail}.", errors=[Problem("/file", "missing", detail)])
+        return Upload(_read_all(files["file"].file, cap), fields)
+    finally:
+        await form.close()
+
+
+def _read_all(file: IO[bytes], cap: int | None = None) -> bytes:
+    file.seek(0)
+    data = file.read() if cap is None else file.read(cap + 1)
+    if cap is not None and len(data) > cap:
+        raise _too_large(cap)
+    return data
+
+
+async def _capped(request: Request, cap: int, stated: int) -> AsyncGenerator[bytes]:
+    """Yield the body in pieces; refuse it as soon as it is known to be over `cap`.
+
+    Args:
+        stated: the cap of the file alone, for the complaint.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > cap:
+        raise _too_large(stated, int(announced))
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > cap:
+            raise _too_large(stated)
+        yield chunk
+
+
+def _too_large(cap: int, announced: int | None = None) -> TooLarge:
+    size = f"{announced} bytes" if announced else "more bytes than that"
+    return TooLarge(f"A ticket file may have {cap} bytes, and this has {size}.", limit_bytes=cap)
+
+
+def refuse_pickle(data: bytes) -> None:
+    """Refuse a file that is a pickle. Raises: UnsupportedMedia."""
+    if is_pickle(data):
+        raise UnsupportedMedia(f"This is {PICKLE}. Expected a ticket, {MEDIA_TYPE}.")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to hand out.
+
+    Attributes:
+        key: of the blob.
+        tag: its entity tag, without quotes.
+        name: the file's, for whom saves it.
+        is_immutable: the address gives these bytes for ever.
+    """
+
+    key: str
+    tag: str
+    media_type: str
+    name: str
+    is_immutable: bool = True
+
+
+def ticket_file(request: Request, storage: Storage, row: Listing, *, is_immutable: bool = True) -> Response:
+    """Return the .ticket file of a listing, or a part of it."""
+    name = f"{row.owner.name}-{row.name}.ticket"
+    tag = row.blob.digest  # of the bytes: files of one ticket may differ in claims, laws and pruned values
+    download = Download(ticket_key(row.blob.digest), tag, MEDIA_TYPE, name, is_immutable)
+    return _serve(request, storage, row, download)
+
+
+@dataclass(frozen=True)
+class Export:
+    """A listing in another form.
+
+    Attributes:
+        form: one of `nirvana.exports.FORMATS`.
+        is_immutable: the address that asks for it means this listing for ever.
+    """
+
+    row: Listing
+    form: str
+    is_immutable: bool = True
+
+
+def export_file(request: Request, storage: Storage, settings: Settings, export: Export) -> Response:
+    """Return a listing in another form, made when it is first asked for. Raises: Invalid."""
+    from nirvana.exports import FORMATS, export_ticket  # not at the top: the service starts without them
+
+    row, form = export.row, export.form
     file_digest = row.blob.digest.removeprefix("sha256:")
     key = f"exports/{EXPORTS}/{file_digest[:2]}/{file_digest}-{form}"
     if form not in FORMATS or storage.size(key) is None:
-        limits = Limits(settings.max_upload_bytes, settings.max_parameters)
-        ticket = Ticket.from_bytes(storage.get(ticket_key(row.blob.digest)), limits)
+        ticket = Ticket.from_bytes(storage.get(ticket_key(row.blob.digest)), limits_of(settings))
         storage.put(key, export_ticket(ticket, form).content)
     _, suffix, media_type = FORMATS[form]
     name = f"{row.owner.name}-{row.name}{suffix}"
-    return _serve(request, storage, row, key, f"{file_digest}-{form}-{EXPORTS}", media_type, name)
+    tag = f"{file_digest}-{form}-{EXPORTS}"
+    return _serve(request, storage, row, Download(key, tag, media_type, name, export.is_immutable))
 
 
-def _serve(
-    request: Request, storage: Storage, row: Listing, key: str, tag: str, media_type: str, name: str
-) -> Response:
-    etag = f'"{tag}"'
+def limits_of(settings: Settings) -> Limits:
+    """Return the limits of the ticket files that the service reads."""
+    return Limits(settings.max_upload_bytes, settings.max_parameters)
+
+
+def _serve(request: Request, storage: Storage, row: Listing, download: Download) -> Response:
+    etag = f'"{download.tag}"'
     scope = "public" if row.visibility == "public" else "private"
     headers = {
         "ETag": etag,
-        "Cache-Control": f"{scope}, max-age={YEAR_SECONDS}, immutable",
+        "Cache-Control": f"{scope}, max-age={YEAR_SECONDS}, immutable"
+        if download.is_immutable
+        else "no-cache",
         "Accept-Ranges": "bytes",
         "Vary": "Authorization",
     }
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    size = storage.size(key)
+    size = storage.size(download.key)
     if size is None:
         raise StorageFailed(f"The file of {row.owner.name}/{row.name} is missing from the blob store.")
-    headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    headers["Content-Disposition"] = f'attachment; filename="{download.name}"'
     start, end = _range(request, etag, size)
     status = 200 if (start, end) == (0, size) else 206
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=media_type)
-    body = storage.stream(key, start, end)
-    return StreamingResponse(body, status, headers=headers, media_type=media_type)
+        return Response(status_code=status, headers=headers, media_type=download.media_type)
+    body = storage.stream(download.key, start, end)
+    return StreamingResponse(body, status, headers=headers, media_type=download.media_type)
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Does an If-None-Match header name this entity?"""
+    """Tell whether an If-None-Match header names this entity."""
     tags = [tag.strip().removeprefix("W/") for tag in (header or "").split(",")]
     return etag in tags or "*" in tags
 
 
 def _range(request: Request, etag: str, size: int) -> tuple[int, int]:
-    """First byte and the one after the last; the whole file where no single range is asked for.
+    """Return the first byte and the one after the last; the whole file where no single range is asked for.
 
     Raises:
         RangeNotSatisfiable: the range lies outside.
     """
-    found = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if found is None or found[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
+    wanted = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
+    if wanted is None or wanted[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
         return 0, size
-    first, last = found.groups()
+    first, last = wanted.groups()
     start = int(first) if first else max(0, size - int(last))
     end = min(int(last) + 1, size) if first and last else size
     if first and last and int(last) < start:
         return 0, size
     if start >= size:
-        detail = f"The file has {size} bytes, and the range {found[0]!r} lies outside."
+        detail = f"The file has {size} bytes, and the range {wanted[0]!r} lies outside."
         raise RangeNotSatisfiable(detail, size=size)
     return start, end

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.models import Account
-from app.db import Base, Exact, UtcDateTime, one_of, utc_now
+from app.db import Base, Exact, Json, UtcDateTime, one_of, utc_now
 from app.evaluations.models import UNMEASURED
-from nirvana.architecture import Architecture
+from nirvana.networks.architecture import Architecture
 
 VISIBILITIES = ("public", "private")
 INITIAL_KINDS = ("seeded", "stored")
+ORIGINS = ("attested", "sealed", "brought-in")
 YANK_REASONS = ("broken", "duplicate", "license", "privacy", "superseded", "withdrawn", "other")
 
 
@@ -32,7 +32,7 @@ class Blob(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-class Ticket(Base):
+class Listing(Base):
     """A listing of a ticket. Statistics are computed from the file; verdict and accuracy from evaluations."""
 
     __tablename__ = "ticket"
@@ -41,6 +41,7 @@ class Ticket(Base):
         one_of("visibility", VISIBILITIES),
         one_of("initial_kind", INITIAL_KINDS),
         one_of("yank_reason", YANK_REASONS),
+        one_of("origin", ORIGINS),
         Index("ix_ticket_task_sort_accuracy_id", "task", "sort_accuracy", "id"),
         Index("ix_ticket_task_density_id", "task", "density", "id"),
         Index("ix_ticket_task_created_at_id", "task", "created_at", "id"),
@@ -50,13 +51,21 @@ class Ticket(Base):
         Index("ix_ticket_density_id", "density", "id"),
         Index("ix_ticket_kept_id", "kept", "id"),
         Index("ix_ticket_created_at_id", "created_at", "id"),
+        Index("ix_ticket_fingerprint_id", "fingerprint", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     owner_id: Mapped[int] = mapped_column(ForeignKey("account.id"))
     name: Mapped[str] = mapped_column(String(100))
     digest: Mapped[str] = mapped_column(String(71), index=True)
+    exam_key: Mapped[str] = mapped_column(String(64), index=True)
+    """`app.evaluations.service.exam_key`: the listing's verdict is that of this exam alone."""
+    fingerprint: Mapped[str | None] = mapped_column(String(71))
+    """The same for every order of the ticket's units; None where an op has no rule for it."""
     visibility: Mapped[str] = mapped_column(String(10), default="public")
+    origin: Mapped[str] = mapped_column(String(12), index=True)
+    """Where its mask came from: `attested` by the registry's own search, `sealed`: of a task with rows that
+    nobody has seen, or `brought-in`."""
     blob_id: Mapped[int] = mapped_column(ForeignKey("blob.id"), index=True)
     job_id: Mapped[str | None] = mapped_column(String(40), index=True)
     """The job that found it; no foreign key, because a job's row may be purged and its tickets stay."""
@@ -73,12 +82,15 @@ class Ticket(Base):
     initial_kind: Mapped[str] = mapped_column(String(10))
     rewind_step: Mapped[int] = mapped_column(BigInteger)
     density: Mapped[float]
+    """kept / total: of the weights of the whole network, whatever the ticket calls prunable."""
     kept: Mapped[int] = mapped_column(BigInteger)
     total: Mapped[int] = mapped_column(BigInteger)
+    kept_parameters: Mapped[int] = mapped_column(BigInteger)
+    """Of `parameters`, biases and normalisations among them."""
     parameters: Mapped[int] = mapped_column(BigInteger)
     flops: Mapped[int] = mapped_column(BigInteger)
-    layers: Mapped[list[Any]] = mapped_column(deferred=True, deferred_raiseload=True)
-    manifest: Mapped[dict[str, Any]] = mapped_column(deferred=True, deferred_raiseload=True)
+    layers: Mapped[list[Json]] = mapped_column(deferred=True, deferred_raiseload=True)
+    manifest: Mapped[Json] = mapped_column(deferred=True, deferred_raiseload=True)
     warnings: Mapped[list[str]]
 
     card: Mapped[str | None] = mapped_column(Text)
@@ -91,6 +103,8 @@ class Ticket(Base):
     yank_detail: Mapped[str | None] = mapped_column(Text)
 
     verdict: Mapped[str | None] = mapped_column(String(30), index=True)
+    protocol: Mapped[str | None] = mapped_column(String(100))
+    """That its verdict was measured by."""
     accuracy: Mapped[float | None]
     """Mean measured test accuracy of the ticket arm."""
     accuracy_gap: Mapped[float | None]
@@ -110,9 +124,9 @@ class Ticket(Base):
         return Architecture.from_manifest(self.manifest["architecture"], max_parameters=self.parameters)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> Json:
         """The recipe, from the manifest (which must be loaded)."""
-        recipe: dict[str, Any] = self.manifest["recipe"]
+        recipe: Json = self.manifest["recipe"]
         return recipe
 
 
@@ -122,6 +136,15 @@ class TicketTerm(Base):
     __tablename__ = "ticket_term"
 
     term: Mapped[str] = mapped_column(Exact, primary_key=True)
+    ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
+
+
+class TicketSketch(Base):
+    """A number of a listing's sketch: tickets that share some may be near-copies."""
+
+    __tablename__ = "ticket_sketch"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
 
 

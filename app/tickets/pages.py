@@ -2,95 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
+from sqlalchemy.orm import Session
 
-from app.dependencies import SessionDep, SettingsDep
+from app.dependencies import TICKET, Cursor, SessionDep, SettingsDep, TicketReference
+from app.evaluations.origins import list_attestations
 from app.evaluations.pages import describe_evaluation
-from app.evaluations.service import list_evaluations
-from app.lists import DEFAULT_LIMIT, Cursor
+from app.evaluations.service import count_exams, headline, list_evaluations
 from app.pages import render
-from app.ranges import Range
-from app.tickets import reference as _reference  # registers the path convertor
-from app.tickets.reference import TicketReference
+from app.pagination import DEFAULT_LIMIT
+from app.tickets.schemas import form_names, form_search
 from app.tickets.search import Search, list_ancestors, list_children, search_tickets
-from app.tickets.service import get_ticket
+from app.tickets.service import find_copies, get_ticket, is_digest, list_of_digest
+from nirvana.client.filters import PARAMETERS
+from nirvana.verification.verdicts import explain_examples
 
 router = APIRouter()
-SHOWN_FACETS = ("task", "architecture", "method", "verdict")
-Word = Annotated[str, Query(max_length=200)]
-Percent = Annotated[str, Query(max_length=20, pattern=r"^\d*\.?\d*$", description="% of weights left")]
-
-
-def read_form(
-    q: Word = "",
-    task: Word = "",
-    architecture: Word = "",
-    method: Word = "",
-    verdict: Word = "",
-    owner: Word = "",
-    tag: Word = "",
-    min_left: Percent = "",
-    max_left: Percent = "",
-    sort: Literal["created_at", "accuracy", "gap", "density", "kept"] = "created_at",
-) -> Search:
-    """The search form, in which every field may be empty."""
-    equal = {"task": task, "architecture": architecture, "method": method, "verdict": verdict.upper()}
-    density = Range(_share(min_left), _share(max_left))
-    return Search(
-        q=q,
-        equal={name: value for name, value in equal.items() if value},
-        owner=owner or None,
-        tag=tag or None,
-        ranges={"density": density} if density != Range() else {},
-        sort=sort,
-    )
-
-
-def _share(percent: str) -> float | None:
-    return float(percent) / 100 if any(character.isdigit() for character in percent) else None
+FIELDS = [(row, form_names(row)) for row in PARAMETERS if row.label]
+SHOWN_FACETS = tuple(row.name for row, _ in FIELDS if row.facet)
 
 
 @router.get("/", response_class=HTMLResponse)
 def search_page(
     request: Request,
     session: SessionDep,
-    search: Annotated[Search, Depends(read_form)],
+    search: Annotated[Search, Depends(form_search)],
     cursor: Cursor = None,
 ) -> HTMLResponse:
     """Search."""
     page = search_tickets(session, search, limit=DEFAULT_LIMIT, cursor=cursor, facets=SHOWN_FACETS)
-    given = {name: value for name, value in request.query_params.items() if value and name != "cursor"}
-    chips = [_chip(given, name) for name in given if name != "sort"]
-    following = f"/?{urlencode(given | {'cursor': page.next_cursor})}" if page.next_cursor else None
-    context = {"page": page, "search": search, "given": given, "chips": chips, "next": following}
+    query = {name: value for name, value in request.query_params.items() if value and name != "cursor"}
+    context = {
+        "page": page,
+        "copies": find_copies(session, page.rows),
+        "search": search,
+        "fields": FIELDS,
+        "query": query,
+        "chips": [_chip(query, name) for name in query if name not in ("sort", "order")],
+        "wider": f"/?{urlencode(query | {'origin': 'any'})}",
+        "next": f"/?{urlencode(query | {'cursor': page.next_cursor})}" if page.next_cursor else None,
+    }
     return render(request, "search.html", context)
 
 
-def _chip(given: dict[str, str], name: str) -> dict[str, Any]:
-    """An active filter with the address of the search without it."""
-    others = {key: value for key, value in given.items() if key != name}
-    return {"name": name.replace("_", " "), "value": given[name], "without": f"/?{urlencode(others)}"}
+def _chip(query: dict[str, str], name: str) -> dict[str, str]:
+    """Return an active filter with the address of the search without it."""
+    others = {key: value for key, value in query.items() if key != name}
+    return {"name": name.replace("_", " "), "value": query[name], "without": f"/?{urlencode(others)}"}
 
 
-@router.get("/tickets/{ticket:ticket}", response_class=HTMLResponse)
+@router.get(TICKET, response_class=HTMLResponse)
 def ticket_page(
-    request: Request, ticket: TicketReference, session: SessionDep, settings: SettingsDep
+    request: Request,
+    ticket: TicketReference,
+    session: SessionDep,
+    settings: SettingsDep,
+    cursor: Cursor = None,
 ) -> HTMLResponse:
-    """One ticket."""
+    """One ticket; of a digest, what it determines and its listings."""
+    if is_digest(ticket):
+        return _digest_page(request, ticket, session, cursor)
     row = get_ticket(session, ticket)
-    evaluations = list_evaluations(session, row.digest, limit=DEFAULT_LIMIT).rows
+    evaluations = list_evaluations(session, row.digest, None, limit=DEFAULT_LIMIT).rows
+    shown = headline(session, row.exam_key)
+    ancestors, children = list_ancestors(session, row, None), list_children(session, row.digest, None)
     context = {
         "ticket": row,
         "address": settings.public_url,
-        "evaluations": [(found, describe_evaluation(found)) for found in evaluations],
-        "ancestors": list_ancestors(session, row, None),
-        "children": list_children(session, row.digest, None),
+        "exams": count_exams(session, row.digest),
+        "notes": list(explain_examples(shown.body)) if shown else [],
+        "attestations": list_attestations(session, row.digest, row.task),
+        "evaluations": [
+            (evaluation, describe_evaluation(evaluation) | {"is_own": evaluation.exam_key == row.exam_key})
+            for evaluation in evaluations
+        ],
+        "ancestors": ancestors,
+        "children": children,
+        "copies": find_copies(session, [row, *ancestors, *children]),
     }
     return render(request, "ticket.html", context)
 
 
-__all__ = ["_reference", "router"]
+def _digest_page(request: Request, digest: str, session: Session, cursor: str | None) -> HTMLResponse:
+    page = list_of_digest(session, digest, None, limit=DEFAULT_LIMIT, cursor=cursor)
+    following = urlencode({"cursor": page.next_cursor}) if page.next_cursor else None
+    context = {
+        "ticket": page.rows[0],
+        "rows": page.rows,
+        "copies": find_copies(session, page.rows),
+        "exams": count_exams(session, digest),
+        "next": f"/tickets/{digest}?{following}" if following else None,
+    }
+    return render(request, "digest.html", context)

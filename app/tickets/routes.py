@@ -1,53 +1,102 @@
-"""REST routes that read tickets."""
+"""REST routes of tickets: search, show, download; publish, lint, change the card, yank."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
+from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
-from app.dependencies import Reader, SessionDep, SettingsDep, StorageDep
-from app.evaluations.schemas import show_evaluation
-from app.evaluations.service import list_evaluations
-from app.lists import DEFAULT_LIMIT, Cursor, Limit, link_next
-from app.schemas import binary, problems
-from app.tickets import reference as _reference  # registers the path convertor
-from app.tickets.files import export_file, matches, ticket_file
-from app.tickets.models import Ticket
-from app.tickets.query import read_facets, read_search
-from app.tickets.reference import TicketReference
-from app.tickets.schemas import LayerPage, LayerShown, Lineage, TicketPage, TicketShown, summarise, summary_of
+from app.accounts.service import Caller
+from app.db import Json
+from app.dependencies import (
+    TICKET,
+    Paging,
+    PagingDep,
+    Reader,
+    SessionDep,
+    SettingsDep,
+    StorageDep,
+    TicketReference,
+    require,
+)
+from app.evaluations.schemas import evaluation_response
+from app.evaluations.service import count_exams, list_evaluations
+from app.schemas import ResponseModel, binary, problems
+from app.tickets.files import (
+    Export,
+    Upload,
+    describe_upload,
+    export_file,
+    limits_of,
+    matches,
+    receive_ticket,
+    ticket_file,
+)
+from app.tickets.models import Listing
+from app.tickets.publishing import Publication, check_key, check_name, insert_listing, store_blob
+from app.tickets.schemas import (
+    CardChange,
+    DigestResponse,
+    LayerPage,
+    LayerResponse,
+    Lineage,
+    LintResponse,
+    TicketPage,
+    TicketResponse,
+    Yank,
+    query_facets,
+    query_search,
+    summarise,
+    summary_of,
+)
 from app.tickets.search import Search, list_ancestors, list_children, search_tickets
-from app.tickets.service import etag, get_ticket
-from nirvana.ticket import MEDIA_TYPE
+from app.tickets.service import (
+    etag,
+    find_copies,
+    get_own_ticket,
+    get_ticket,
+    is_digest,
+    list_of_digest,
+    unyank_ticket,
+    update_card,
+    yank_ticket,
+)
+from nirvana.errors import Invalid, Problem
+from nirvana.format.lint import lint
+from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
-TICKET = "/tickets/{ticket:ticket}"
+
+Publisher = Annotated[Caller, Depends(require("publish"))]
+Yanker = Annotated[Caller, Depends(require("yank"))]
+IfMatch = Annotated[str | None, Header(description="the ETag of the listing that you changed")]
 
 
 @router.get("/tickets", operation_id="list_tickets", responses=problems(422))
 def list_tickets(
-    request: Request,
-    response: Response,
     session: SessionDep,
     reader: Reader,
-    search: Annotated[Search, Depends(read_search)],
-    facets: Annotated[tuple[str, ...], Depends(read_facets)],
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: Cursor = None,
+    paging: PagingDep,
+    search: Annotated[Search, Depends(query_search)],
+    facets: Annotated[tuple[str, ...], Depends(query_facets)],
 ) -> TicketPage:
     """Search listings. Accuracies and verdicts are those measured here; a claim is never searched."""
-    page = search_tickets(session, search, reader=reader, limit=limit, cursor=cursor, facets=facets)
-    link_next(request, response, page.next_cursor)
-    items = [summarise(row) for row in page.rows]
+    page = search_tickets(
+        session, search, reader=reader, limit=paging.limit, cursor=paging.cursor, facets=facets
+    )
+    paging.link_next(page.next_cursor)
+    items = summarise(page.rows, find_copies(session, page.rows))
     return TicketPage(items=items, next_cursor=page.next_cursor, total=page.total, facets=page.facets)
 
 
 @router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response, responses={
-    200: binary(MEDIA_TYPE, "The file; its ETag is the ticket's digest."),
+    200: binary(MEDIA_TYPE, "The file; its ETag is the sha256 of its bytes."),
     206: binary(MEDIA_TYPE, "The range that was asked for."),
     304: {"description": "Not modified"},
     **problems(404, 416),
@@ -57,7 +106,8 @@ def get_file(
     request: Request, ticket: TicketReference, session: SessionDep, reader: Reader, storage: StorageDep
 ) -> Response:
     """The .ticket file: If-None-Match, Range and If-Range work."""
-    return ticket_file(request, storage, get_ticket(session, ticket, reader))
+    row = get_ticket(session, ticket, reader)
+    return ticket_file(request, storage, row, is_immutable=not is_digest(ticket))
 
 
 @router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response, responses={
@@ -76,64 +126,216 @@ def get_export(
 ) -> Response:
     """The ticket as masked safetensors, as a NumPy archive, as compressed sparse rows for SciPy, as an ONNX
     model, or as a Python script that trains it."""
-    return export_file(request, storage, settings, get_ticket(session, ticket, reader), format)
+    row = get_ticket(session, ticket, reader)
+    return export_file(request, storage, settings, Export(row, format, is_immutable=not is_digest(ticket)))
 
 
 @router.get(f"{TICKET}/layers", operation_id="list_ticket_layers", responses=problems(404))
 def list_layers(ticket: TicketReference, session: SessionDep, reader: Reader) -> LayerPage:
-    """What is kept of each prunable parameter."""
+    """The weights, prunable or not, each layer with the number of those kept."""
     row = get_ticket(session, ticket, reader)
-    return LayerPage(items=[LayerShown.model_validate(layer) for layer in row.layers])
+    return LayerPage(items=[LayerResponse.model_validate(layer) for layer in row.layers])
 
 
 @router.get(f"{TICKET}/lineage", operation_id="get_ticket_lineage", responses=problems(404))
 def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> Lineage:
     """The tickets that this one was pruned from, and those pruned from it."""
-    return lineage_of(session, get_ticket(session, ticket, reader), reader)
+    return _lineage(session, get_ticket(session, ticket, reader), reader)
 
 
-@router.get(TICKET, operation_id="get_ticket", response_model=TicketShown, responses={
-    304: {"description": "Not modified"}, **problems(404)
+@router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse, responses={
+    304: {"description": "Not modified"}, **problems(404, 422)
 })  # fmt: skip
 def show_ticket(
-    request: Request, response: Response, ticket: TicketReference, session: SessionDep, reader: Reader
-) -> TicketShown | Response:
-    """A listing, whole: statistics computed from the file, verdict, evaluations, lineage, manifest."""
+    request: Request,
+    response: Response,
+    ticket: TicketReference,
+    session: SessionDep,
+    reader: Reader,
+    paging: PagingDep,
+) -> TicketResponse | DigestResponse | Response:
+    """A listing, whole: statistics computed from the file, verdict, evaluations, lineage, manifest. Of a
+    digest: what it determines, and its listings, whose pages `limit` and `cursor` are for."""
+    if is_digest(ticket):
+        return _show_digest(ticket, session, reader, paging)
     row = get_ticket(session, ticket, reader)
-    headers = {"ETag": etag(row), "Cache-Control": "no-cache", "Vary": "Authorization"}
-    if matches(request.headers.get("if-none-match"), etag(row)):
+    body = _ticket_response(session, row, reader)
+    return _not_modified(request, response, _tag(body, row)) or body
+
+
+def _tag(body: ResponseModel, row: Listing | None = None) -> str:
+    return etag(body.model_dump_json(), row)
+
+
+def _not_modified(request: Request, response: Response, tag: str) -> Response | None:
+    """Return the answer to who has this body already; else None, with the headers of the answer set."""
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization"}
+    if matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
-    return show(session, row, reader)
+    return None
 
 
-def show(session: Session, row: Ticket, reader: Account | None) -> TicketShown:
-    """The body of a listing."""
-    evaluations = list_evaluations(session, row.digest, limit=SHOWN_EVALUATIONS).rows
-    return TicketShown.model_validate(
-        summary_of(row)
+def _show_digest(
+    digest: str, session: Session, reader: Account | None, paging: Paging
+) -> DigestResponse | Response:
+    """Return what a digest determines, and a page of its listings."""
+    page = list_of_digest(session, digest, reader, limit=paging.limit, cursor=paging.cursor)
+    row, copies = page.rows[0], find_copies(session, page.rows)
+    paging.link_next(page.next_cursor)
+    listings = [
+        summary_of(one, copies)
+        | {"exam": one.exam_key, "file_sha256": one.blob.digest}
+        | {"is_first": paging.cursor is None and one is row}
+        for one in page.rows
+    ]
+    own: Json = {
+        "architecture": row.architecture.digest,
+        "exams": count_exams(session, digest),
+        "listings": listings,
+        "next_cursor": page.next_cursor,
+    }
+    same = DigestResponse.model_fields.keys() - own.keys()
+    body = DigestResponse.model_validate({name: getattr(row, name) for name in same} | own)
+    return _not_modified(paging.request, paging.response, _tag(body)) or body
+
+
+def _ticket_response(session: Session, row: Listing, reader: Account | None) -> TicketResponse:
+    """Return the body of a listing."""
+    evaluations = list_evaluations(session, row.digest, reader, limit=SHOWN_EVALUATIONS).rows
+    return TicketResponse.model_validate(
+        summary_of(row, find_copies(session, [row]))
         | {
             "size_bytes": row.blob.size_bytes,
             "file_sha256": row.blob.digest,
+            "exam": row.exam_key,
+            "exams": count_exams(session, row.digest),
             "description": row.description,
             "card": row.card,
             "warnings": row.warnings,
             "claims": row.manifest["claims"],
             "layers": row.layers,
             "manifest": row.manifest,
-            "evaluations": [show_evaluation(evaluation) for evaluation in evaluations],
-            "lineage": lineage_of(session, row, reader),
+            "evaluations": [evaluation_response(evaluation) for evaluation in evaluations],
+            "lineage": _lineage(session, row, reader),
         }
     )
 
 
-def lineage_of(session: Session, row: Ticket, reader: Account | None) -> Lineage:
-    """Parents and children of a listing, as far as they are published here."""
+def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
+    """Return the parents and children of a listing, as far as they are published here."""
+    ancestors, children = list_ancestors(session, row, reader), list_children(session, row.digest, reader)
+    copies = find_copies(session, [*ancestors, *children])
     return Lineage(
         parent=row.parent_digest,
-        ancestors=[summarise(found) for found in list_ancestors(session, row, reader)],
-        children=[summarise(found) for found in list_children(session, row.digest, reader)],
+        ancestors=summarise(ancestors, copies),
+        children=summarise(children, copies),
     )
 
 
-__all__ = ["_reference", "lineage_of", "router", "show"]
+@router.post(
+    "/tickets",
+    operation_id="create_ticket",
+    status_code=201,
+    responses={
+        200: {"description": "It was published before", "model": TicketResponse},
+        **problems(400, 401, 403, 409, 413, 415, 422, 507),
+    },
+    openapi_extra=describe_upload(name="lenet-300-100-digits-07", visibility="public"),
+)
+async def create_ticket(
+    request: Request,
+    response: Response,
+    caller: Publisher,
+    settings: SettingsDep,
+    storage: StorageDep,
+    session: SessionDep,
+    name: Annotated[str | None, Query(description="with a raw body: the ticket's name")] = None,
+    visibility: Annotated[str | None, Query(description="with a raw body: public or private")] = None,
+    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+) -> TicketResponse:
+    """Publish a ticket file, as a form or as the body itself.
+
+    The same ticket under the same name again is 200 and changes nothing; another one is 409.
+    """
+    upload = await receive_ticket(request, settings)
+    fields = _fields(upload, {"name": name, "visibility": visibility})
+
+    def publish() -> TicketResponse:
+        check_name(caller.account, fields["name"])
+        stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
+        check_key(session, caller.account, idempotency_key, fields | {"file": stored.file_digest})
+        row, created = insert_listing(session, stored, Publication(caller.account, **fields))
+        response.status_code = 201 if created else 200
+        where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
+        body = _ticket_response(session, row, caller.account)
+        response.headers.update({"Location": where, "ETag": _tag(body, row)})
+        return body
+
+    return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
+
+
+def _fields(upload: Upload, query: dict[str, str | None]) -> dict[str, str]:
+    """Return name and visibility, of the form or of the query. Raises: Invalid."""
+    in_query = {name: value for name, value in query.items() if value is not None}
+    fields = {"visibility": "public"} | upload.fields | in_query
+    problems = list(_field_problems(upload.fields.keys(), in_query.keys(), query.keys()))
+    if "name" not in fields:
+        problems.append(Problem("/name", "missing", "a ticket needs a name"))
+    if problems:
+        raise Invalid(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
+    return fields
+
+
+def _field_problems(in_form: Set[str], in_query: Set[str], known: Set[str]) -> Iterator[Problem]:
+    for name in sorted(in_query & in_form):
+        yield Problem(f"/{name}", "given-twice", f"{name} is in the query and in the form")
+    for name in sorted(in_form - known):
+        yield Problem(f"/{name[:100]}", "unknown-field", f"{name[:100]!r} is not known")
+
+
+@router.post(
+    "/tickets:lint",
+    operation_id="lint_ticket",
+    responses=problems(400, 413, 415),
+    openapi_extra=describe_upload(),
+)
+async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
+    """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
+    upload = await receive_ticket(request, settings)
+    check = partial(lint, upload.data, limits_of(settings))
+    report = await anyio.to_thread.run_sync(check, limiter=request.app.state.lint_slots)
+    return LintResponse.model_validate(report.to_dict())
+
+
+@router.patch(TICKET, operation_id="update_ticket", responses=problems(401, 403, 404, 412, 422))
+def update_ticket(
+    body: CardChange,
+    response: Response,
+    ticket: TicketReference,
+    caller: Publisher,
+    session: SessionDep,
+    if_match: IfMatch = None,
+) -> TicketResponse:
+    """Change the card or the tags of your listing; nothing else of it ever changes."""
+    row = get_own_ticket(session, ticket, caller.account)
+    update_card(session, row, body.model_dump(exclude_unset=True), if_match)
+    changed = _ticket_response(session, row, caller.account)
+    response.headers["ETag"] = _tag(changed, row)
+    return changed
+
+
+@router.post(f"{TICKET}/yank", operation_id="yank_ticket", responses=problems(401, 403, 404, 422))
+def yank(body: Yank, ticket: TicketReference, caller: Yanker, session: SessionDep) -> TicketResponse:
+    """Hide your listing from search; who knows it still gets it."""
+    row = get_own_ticket(session, ticket, caller.account, admin="admin" in caller.token.scopes)
+    yank_ticket(session, row, body.reason, body.detail)
+    return _ticket_response(session, row, caller.account)
+
+
+@router.post(f"{TICKET}/unyank", operation_id="unyank_ticket", responses=problems(401, 403, 404))
+def unyank(ticket: TicketReference, caller: Yanker, session: SessionDep) -> TicketResponse:
+    """Show your listing in search again."""
+    row = get_own_ticket(session, ticket, caller.account, admin="admin" in caller.token.scopes)
+    unyank_ticket(session, row)
+    return _ticket_response(session, row, caller.account)

@@ -1,21 +1,33 @@
-"""Bodies of tickets."""
+"""Bodies of tickets, and the queries of a search: REST and form have one parameter for each filter."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from typing import Annotated, Literal
 
+from fastapi import Query
 from pydantic import Field
 
-from app.evaluations.schemas import EVALUATION_EXAMPLE, EvaluationShown
-from app.schemas import Answer, Body, Instant, Plain, example
-from app.tickets.models import Ticket
+from app.db import Json
+from app.evaluations.schemas import EVALUATION_EXAMPLE, EvaluationResponse
+from app.schemas import Instant, Plain, RequestModel, ResponseModel, example
+from app.tickets.models import Listing
+from app.tickets.search import FACETS, Search, read_facets, read_search
+from nirvana.client.filters import MAX_LENGTH, PARAMETERS, Filter, literal
+from nirvana.verification.protocol import PROTOCOL
 
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _DIGEST = "sha256:" + "5f" * 32
 _LAYER = {"name": "fc1.weight", "shape": [300, 64], "kept": 1290, "total": 19200, "density": 0.0672}
-SUMMARY_EXAMPLE: dict[str, Any] = {
+_EXAMS = "public exams of the ticket and its copies, by other recipes too, by the verdict that each shows"
+SUMMARY_EXAMPLE: Json = {
     "owner": "ada",
     "name": "lenet-300-100-digits-07",
     "digest": _DIGEST,
+    "copy_of": None,
+    "origin": "attested",
     "visibility": "public",
     "task": "digits",
     "architecture": "lenet-300-100",
@@ -26,12 +38,14 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "kept": 3599,
     "total": 50200,
     "compression": 13.95,
+    "kept_parameters": 4009,
     "parameters": 50610,
     "flops": 7198,
     "initial": "seeded",
     "rewind_step": 0,
     "license": "CC-BY-4.0",
     "verdict": "WINNING",
+    "protocol": PROTOCOL,
     "accuracy": 0.9721,
     "accuracy_gap": 0.0016,
     "replicates": 5,
@@ -46,29 +60,44 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
 }
 
 
-class TicketSummary(Answer):
+class TicketSummary(ResponseModel):
     """A listing of a ticket. `verdict` and `accuracy` were measured here; null: not yet."""
 
-    model_config = Answer.model_config | example(**SUMMARY_EXAMPLE)
+    model_config = ResponseModel.model_config | example(**SUMMARY_EXAMPLE)
     owner: str
     name: str
     digest: str
+    copy_of: Annotated[
+        str | None,
+        Field(
+            description="the first public listing of the same masks and values, in whatever order of units;"
+            " null: this is the first"
+        ),
+    ]
+    origin: Annotated[
+        Literal["attested", "sealed", "brought-in"],
+        Field(description="where its mask came from, as far as the registry knows"),
+    ]
     visibility: str
     task: str
     architecture: str
     family: str
     method: str | None
     level: int | None
-    density: Annotated[float, Field(description="kept / total, of the prunable weights")]
+    density: Annotated[
+        float, Field(description="kept / total, of all weights of the network, prunable or not")
+    ]
     kept: int
     total: int
     compression: float
+    kept_parameters: Annotated[int, Field(description="of `parameters`: biases and normalisations count")]
     parameters: int
     flops: Annotated[int, Field(description="forward, one example, kept weights alone")]
     initial: str
     rewind_step: int
     license: str
     verdict: str | None
+    protocol: Annotated[str | None, Field(description="that its verdict was measured by")]
     accuracy: Annotated[float | None, Field(description="measured mean test accuracy, in [0, 1]")]
     accuracy_gap: Annotated[float | None, Field(description="the same less the dense baseline's")]
     replicates: int | None
@@ -82,10 +111,10 @@ class TicketSummary(Answer):
     yank_detail: str | None
 
 
-class LayerShown(Answer):
-    """A prunable parameter and what is kept of it."""
+class LayerResponse(ResponseModel):
+    """A weight or another prunable parameter, and what is kept of it."""
 
-    model_config = Answer.model_config | example(**_LAYER)
+    model_config = ResponseModel.model_config | example(**_LAYER)
     name: str
     shape: list[int]
     kept: int
@@ -93,18 +122,18 @@ class LayerShown(Answer):
     density: float
 
 
-class LayerPage(Answer):
+class LayerPage(ResponseModel):
     """A ticket's layers, in the architecture's order."""
 
-    model_config = Answer.model_config | example(items=[_LAYER], next_cursor=None)
-    items: list[LayerShown]
+    model_config = ResponseModel.model_config | example(items=[_LAYER], next_cursor=None)
+    items: list[LayerResponse]
     next_cursor: str | None = None
 
 
-class Lineage(Answer):
-    """Where a ticket comes from, and what was pruned from it."""
+class Lineage(ResponseModel):
+    """The tickets that this one was pruned from, and those pruned from it."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         parent=_DIGEST, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE]
     )
     parent: Annotated[str | None, Field(description="digest, published here or not")]
@@ -112,14 +141,16 @@ class Lineage(Answer):
     children: list[TicketSummary]
 
 
-class TicketShown(TicketSummary):
+class TicketResponse(TicketSummary):
     """A listing, whole."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         **SUMMARY_EXAMPLE
         | {
             "size_bytes": 7410,
             "file_sha256": _DIGEST,
+            "exam": "7c" * 32,
+            "exams": {"WINNING": 1},
             "description": None,
             "card": None,
             "warnings": [],
@@ -132,20 +163,73 @@ class TicketShown(TicketSummary):
     )
     size_bytes: int
     file_sha256: str
+    exam: Annotated[str, Field(description="its verdict is that of its evaluations of this exam")]
+    exams: Annotated[
+        dict[str, int],
+        Field(description=_EXAMS),
+    ]
     description: str | None
     card: str | None
     warnings: list[str]
-    claims: Annotated[list[dict[str, Any]], Field(description="what the submitter says; nobody measured it")]
-    layers: list[LayerShown]
-    manifest: dict[str, Any]
-    evaluations: Annotated[list[EvaluationShown], Field(description="the newest 25, measured here")]
+    claims: Annotated[list[Json], Field(description="what the submitter says; nobody measured it")]
+    layers: list[LayerResponse]
+    manifest: Json
+    evaluations: Annotated[list[EvaluationResponse], Field(description="the newest 25, measured here")]
     lineage: Lineage
 
 
-class TicketPage(Answer):
+_OF_DIGEST: Json = SUMMARY_EXAMPLE | {"exam": "7c" * 32, "file_sha256": _DIGEST, "is_first": True}
+
+
+class DigestListing(TicketSummary):
+    """A listing of a digest. Two of them may differ in laws, values of pruned weights, recipe, task, claims
+    and so in their exam and their file."""
+
+    model_config = ResponseModel.model_config | example(**_OF_DIGEST)
+    exam: Annotated[str, Field(description="listings of one exam have one verdict")]
+    file_sha256: str
+    is_first: Annotated[bool, Field(description="what is asked for by digest is of this listing")]
+
+
+class DigestResponse(ResponseModel):
+    """What a digest determines, and the listings that have it."""
+
+    model_config = ResponseModel.model_config | example(
+        digest=_DIGEST,
+        architecture=_DIGEST,
+        fingerprint=_DIGEST,
+        density=0.0717,
+        kept=3599,
+        total=50200,
+        kept_parameters=4009,
+        parameters=50610,
+        flops=7198,
+        rewind_step=0,
+        layers=[_LAYER],
+        exams={"WINNING": 1},
+        listings=[_OF_DIGEST],
+        next_cursor=None,
+    )
+    digest: str
+    architecture: Annotated[str, Field(description="digest of its graph: /api/v1/architectures/{digest}")]
+    fingerprint: Annotated[str | None, Field(description="the same for every order of its units")]
+    density: float
+    kept: int
+    total: int
+    kept_parameters: int
+    parameters: int
+    flops: int
+    rewind_step: int
+    layers: list[LayerResponse]
+    exams: Annotated[dict[str, int], Field(description=_EXAMS)]
+    listings: Annotated[list[DigestListing], Field(description="that you may see, the first one first")]
+    next_cursor: str | None
+
+
+class TicketPage(ResponseModel):
     """One page of a search."""
 
-    model_config = Answer.model_config | example(
+    model_config = ResponseModel.model_config | example(
         items=[SUMMARY_EXAMPLE], next_cursor=None, total=1, facets={"task": {"digits": 1}}
     )
     items: list[TicketSummary]
@@ -156,50 +240,136 @@ class TicketPage(Answer):
     ]
 
 
-class LintShown(Answer):
-    """What the checks of a ticket file found."""
+class LintResponse(ResponseModel):
+    """The result of checking a ticket file."""
 
-    model_config = Answer.model_config | example(
-        ok=True, digest=_DIGEST, density=0.0717, kept=3599, total=50200, warnings=[], errors=[]
+    model_config = ResponseModel.model_config | example(
+        ok=True,
+        digest=_DIGEST,
+        density=0.0717,
+        kept=3599,
+        total=50200,
+        kept_parameters=4009,
+        parameters=50610,
+        warnings=[],
+        errors=[],
     )
     ok: bool
     digest: str | None
     density: float | None
     kept: int | None
     total: int | None
+    kept_parameters: int | None
+    parameters: int | None
     warnings: list[str]
-    errors: list[dict[str, Any]]
+    errors: list[Json]
 
 
-class CardChange(Body):
-    """What an owner may change of a listing; leave out what stays."""
+class CardChange(RequestModel):
+    """Changes to a listing by its owner; leave out what stays."""
 
-    model_config = Body.model_config | example(card="Found on a laptop.", tags=["small", "teaching"])
+    model_config = RequestModel.model_config | example(card="Found on a laptop.", tags=["small", "teaching"])
     card: Annotated[Plain | None, Field(max_length=65_536, description="markdown")] = None
     tags: list[Plain] = Field(default_factory=list, max_length=100)
 
 
-class Yank(Body):
-    """Why a ticket is hidden from search."""
+class Yank(RequestModel):
+    """A reason to hide a ticket from search."""
 
-    model_config = Body.model_config | example(reason="superseded", detail="See lenet-300-100-digits-08.")
+    model_config = RequestModel.model_config | example(
+        reason="superseded", detail="See lenet-300-100-digits-08."
+    )
     reason: Literal["broken", "duplicate", "license", "privacy", "superseded", "withdrawn", "other"]
     detail: Annotated[Plain | None, Field(max_length=2000)] = None
 
 
-def summarise(row: Ticket) -> TicketSummary:
-    """The summary of a listing (its owner must be loaded)."""
-    return TicketSummary.model_validate(summary_of(row))
+def summarise(rows: Iterable[Listing], copies: Mapping[int, str]) -> list[TicketSummary]:
+    """Return the summaries of listings, whose owners must be loaded.
+
+    Args:
+        copies: of `find_copies`.
+    """
+    return [TicketSummary.model_validate(summary_of(row, copies)) for row in rows]
 
 
-def summary_of(row: Ticket) -> dict[str, Any]:
-    """A summary's fields."""
+def summary_of(row: Listing, copies: Mapping[int, str]) -> Json:
+    """Return a summary's fields."""
     renamed = {
+        "copy_of": copies.get(row.id),
         "owner": row.owner.name,
         "architecture": row.architecture_name,
-        "compression": row.total / row.kept,
+        "compression": row.total / row.kept if row.kept else 1.0,
         "initial": row.initial_kind,
         "parent": row.parent_digest,
     }
     same = TicketSummary.model_fields.keys() - renamed.keys()
     return renamed | {name: getattr(row, name) for name in same}
+
+
+def _query_parameter(row: Filter) -> inspect.Parameter:
+    """Return the query parameter of a filter."""
+    if row.kind in ("flag", "choice"):
+        query = Query(default=row.default or (False if row.kind == "flag" else None), description=row.help)
+    else:
+        examples = [row.example] if row.kind == "range" else None
+        query = Query(default=None, max_length=MAX_LENGTH, description=row.help, examples=examples)
+    return inspect.Parameter(row.name, _KEYWORD, default=query, annotation=row.annotation)
+
+
+def query_search(**query: str | bool | None) -> Search:
+    """Return the search that the query parameters ask for, one for each filter. Raises: InvalidQuery."""
+    return read_search(query)
+
+
+def query_facets(
+    facets: Annotated[str | None, Query(description=f"comma-separated: {', '.join(FACETS)}")] = None,
+) -> tuple[str, ...]:
+    """Return the facets to count. Raises: InvalidQuery."""
+    return read_facets(facets)
+
+
+def form_names(row: Filter) -> tuple[str, ...]:
+    """Return the names of a filter's fields in the form."""
+    if row.kind == "range":
+        return (f"min_{row.percent}", f"max_{row.percent}") if row.percent else row.ends
+    return (row.name,)
+
+
+def _form_parameters(row: Filter) -> Iterator[inspect.Parameter]:
+    """Yield the query parameters of a filter's fields in the form, each of which may be empty."""
+    annotation: object = str
+    query = Query(default="", max_length=MAX_LENGTH)
+    if row.kind == "flag":
+        annotation, query = bool, Query(default=False)
+    elif row.kind == "choice":
+        annotation, query = literal((*row.choices, "")), Query(default=row.default or "")
+    elif row.percent:
+        query = Query(default="", max_length=20, pattern=r"^\d*\.?\d*$")
+    for name in form_names(row):
+        own = copy(query)  # FastAPI writes the name into it
+        yield inspect.Parameter(name, _KEYWORD, default=own, annotation=annotation)
+
+
+def form_search(**fields: str | bool) -> Search:
+    """Return the search that the form asks for. Raises: InvalidQuery."""
+    ranges = [row for row in PARAMETERS if row.kind == "range"]
+    return read_search(fields | {row.name: ",".join(_read_ends(row, fields)) for row in ranges})
+
+
+def _read_ends(row: Filter, fields: Mapping[str, str | bool]) -> Iterator[str]:
+    """Yield the ends of a range in the form, as the query parameter has them."""
+    for name, end in zip(form_names(row), ("min", "max"), strict=True):
+        text = str(fields[name])
+        if not row.percent and text:
+            yield f"{end}:{text}"
+        elif any(character.isdigit() for character in text):
+            yield f"{end}:{float(text) / 100}"
+
+
+# FastAPI reads a function's parameters from its signature, and these two have one parameter for each row.
+query_search.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_query_parameter(row) for row in PARAMETERS]
+)
+form_search.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [parameter for row in PARAMETERS for parameter in _form_parameters(row)]
+)

@@ -1,18 +1,19 @@
-"""Rules of tickets: finding by name or digest, cards, yanking."""
+"""Rules of tickets: lookup by name or digest, cards, yanking, gauges."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from app.accounts.models import Account
-from app.db import utc_now
-from app.tickets.models import YANK_REASONS, TicketTag
-from app.tickets.models import Ticket as Listing
+from app.db import Json, utc_now
+from app.pagination import Page, binding, cut_page, read_cursor
+from app.telemetry import Gauge
+from app.tickets.models import YANK_REASONS, Blob, Listing, TicketSketch, TicketTag
 from nirvana.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
@@ -29,13 +30,13 @@ WHOLE = (
 
 
 def visible_to(reader: Account | None) -> ColumnElement[bool]:
-    """The listings that somebody may see."""
+    """Return the condition of the listings that `reader` may see: the public ones, and their own."""
     public = Listing.visibility == "public"
     return public if reader is None else or_(public, Listing.owner_id == reader.id)
 
 
 def get_ticket(session: Session, reference: str, reader: Account | None = None) -> Listing:
-    """A listing, whole, by `owner/name` or by `sha256:hex` (then the first public one).
+    """Return a listing, whole, by `owner/name` or by `sha256:hex` (then the first public one).
 
     Raises:
         NotFound: there is none that `reader` may see.
@@ -53,8 +54,36 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     return row
 
 
+def list_of_digest(
+    session: Session, digest: str, reader: Account | None, *, limit: int, cursor: str | None = None
+) -> Page[Listing]:
+    """Return the listings of a ticket that a reader may see, whole, the public ones first, oldest first.
+
+    Raises:
+        NotFound: there is none.
+        InvalidCursor: the cursor is of another list.
+    """
+    bound_to = binding("listings", digest)
+    query = select(Listing).options(*WHOLE).where(Listing.digest == digest, visible_to(reader))
+    query = query.order_by(Listing.visibility.desc(), Listing.id).limit(limit + 1)
+    if cursor is not None:
+        visibility, after = read_cursor(cursor, bound_to, (str, int))
+        later = and_(Listing.visibility == visibility, Listing.id > after)
+        query = query.where(or_(Listing.visibility < visibility, later))
+    rows = session.scalars(query).all()
+    if not rows:
+        raise NotFound(f"There is no ticket {digest!r}.")
+    return cut_page(rows, limit, bound_to, lambda row: (row.visibility, row.id))
+
+
+def is_digest(reference: str) -> bool:
+    """Tell whether a reference is sha256:hex and no name."""
+    return bool(_DIGEST.fullmatch(reference))
+
+
 def list_known(session: Session, digest: str, limit: int, most_bytes: int) -> list[tuple[str, str]]:
-    """Other public tickets of a ticket's architecture, newest first: the first name and the file of each.
+    """Return other public tickets of a ticket's architecture, under the first name of each: those first that
+    share most of its sketch, so that what it nearly copies is among them, then the newest.
 
     Args:
         digest: the ticket's; it is none of them.
@@ -64,6 +93,10 @@ def list_known(session: Session, digest: str, limit: int, most_bytes: int) -> li
     Returns:
         (owner/name, digest of the file) of each.
     """
+    own = select(Listing.id).where(Listing.digest == digest).order_by(Listing.id).limit(1).scalar_subquery()
+    numbers = select(TicketSketch.number).where(TicketSketch.ticket_id == own)
+    alike = select(TicketSketch.ticket_id, func.count().label("shared"))
+    shared = alike.where(TicketSketch.number.in_(numbers)).group_by(TicketSketch.ticket_id).subquery()
     same = select(Listing.architecture_id).where(Listing.digest == digest).limit(1).scalar_subquery()
     first = (
         select(func.min(Listing.id))
@@ -71,7 +104,10 @@ def list_known(session: Session, digest: str, limit: int, most_bytes: int) -> li
         .where(visible_to(None), Listing.yanked_at.is_(None))
         .group_by(Listing.digest)
     )
-    query = select(Listing).options(*WHOLE[:2]).where(Listing.id.in_(first)).order_by(Listing.id.desc())
+    query = select(Listing).options(*WHOLE[:2]).outerjoin(shared, shared.c.ticket_id == Listing.id)
+    query = query.where(Listing.id.in_(first))
+    oldest_of_alike = case((shared.c.shared.is_not(None), -Listing.id), else_=Listing.id)
+    query = query.order_by(func.coalesce(shared.c.shared, 0).desc(), oldest_of_alike.desc())
     known, left = list[tuple[str, str]](), most_bytes
     for row in session.scalars(query.limit(limit)):
         left -= row.blob.size_bytes
@@ -80,21 +116,57 @@ def list_known(session: Session, digest: str, limit: int, most_bytes: int) -> li
     return known
 
 
+def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
+    """Return, for each listing whose ticket was listed before, `owner/name` of the first listing of it.
+
+    The same ticket has the same digest or, with its units in another order, the same fingerprint. Only public
+    listings that are not yanked are ever named, whoever asks.
+    """
+    rows = list(rows)
+    is_open = and_(visible_to(None), Listing.yanked_at.is_(None))
+    digests, prints = ({getattr(row, name) for row in rows} - {None} for name in ("digest", "fingerprint"))
+    firsts = [
+        select(func.min(Listing.id)).where(column.in_(values), is_open).group_by(column)
+        for column, values in ((Listing.digest, digests), (Listing.fingerprint, prints))
+    ]
+    query = select(Listing).options(joinedload(Listing.owner)).order_by(Listing.id.desc())
+    first_of: dict[str, Listing] = {}
+    for first in session.scalars(query.where(or_(*(Listing.id.in_(ids) for ids in firsts)))):
+        first_of |= {key: first for key in (first.digest, first.fingerprint) if key is not None}
+    copies: dict[int, str] = {}
+    for row in rows:
+        known = [first_of[key] for key in (row.digest, row.fingerprint) if key in first_of]
+        first = min(known, key=lambda one: one.id, default=row)
+        if first.id < row.id:
+            copies[row.id] = f"{first.owner.name}/{first.name}"
+    return copies
+
+
+def touch_copies(session: Session, row: Listing) -> None:
+    """Raise the version of every listing of a ticket, in whatever order of its units: what is named as the
+    first of them may be another one now."""
+    same = [Listing.digest == row.digest]
+    if row.fingerprint is not None:
+        same.append(Listing.fingerprint == row.fingerprint)
+    session.flush()
+    session.execute(update(Listing).where(or_(*same)).values(version=Listing.version + 1))
+
+
 def get_own(session: Session, owner: Account, name: str) -> Listing:
-    """The listing `owner/name`, whole and as the database has it now."""
+    """Return the listing `owner/name`, whole and as the database has it now."""
     query = select(Listing).where(Listing.owner_id == owner.id, Listing.name == name)
     return session.scalars(query.options(*WHOLE).execution_options(populate_existing=True)).one()
 
 
 def get_own_ticket(session: Session, reference: str, owner: Account, *, admin: bool = False) -> Listing:
-    """A listing that somebody may change. Raises: NotFound, Forbidden."""
+    """Return a listing that `owner` may change. Raises: NotFound, Forbidden."""
     row = get_ticket(session, reference, owner)
     if row.owner_id != owner.id and not admin:
         raise Forbidden(f"{reference} belongs to {row.owner.name}, and you are {owner.name}.")
     return row
 
 
-def update_card(session: Session, row: Listing, changes: Mapping[str, Any], if_match: str | None) -> None:
+def update_card(session: Session, row: Listing, changes: Json, if_match: str | None) -> None:
     """Change a listing's card or tags.
 
     Args:
@@ -103,7 +175,7 @@ def update_card(session: Session, row: Listing, changes: Mapping[str, Any], if_m
 
     Raises:
         PreconditionFailed: somebody changed it meanwhile.
-        Invalid: a tag that is none, or too many.
+        Invalid: a tag that breaks the rules, or too many.
     """
     session.refresh(row, ["version"], with_for_update=True)
     check_version(row, if_match)
@@ -118,15 +190,26 @@ def update_card(session: Session, row: Listing, changes: Mapping[str, Any], if_m
 
 
 def check_version(row: Listing, if_match: str | None) -> None:
-    """Raises: PreconditionFailed."""
-    wanted = [tag.strip().removeprefix("W/") for tag in (if_match or "*").split(",")]
-    if "*" not in wanted and etag(row) not in wanted:
-        raise PreconditionFailed(f"The ticket is {etag(row)} now, not {if_match}; read it again.")
+    """Check that a listing is the version of an If-Match header. Raises: PreconditionFailed."""
+    wanted = [tag.strip().removeprefix("W/").strip('"') for tag in (if_match or "*").split(",")]
+    version = _version(row)
+    if "*" not in wanted and version not in [tag.partition("+")[0] for tag in wanted]:
+        raise PreconditionFailed(f'The ticket is "{version}" now, not {if_match}; read it again.')
 
 
-def etag(row: Listing) -> str:
-    """The entity tag of a listing's JSON: it changes with the card, the verdict and a yank."""
-    return f'"{row.digest[7:23]}-{row.id}-{row.version}"'
+def etag(body: str, row: Listing | None = None) -> str:
+    """Return the entity tag of what is shown of a ticket: that of its bytes, because they change with much
+    that is not the listing's own (copies, other exams, lineage), and may depend on the reader.
+
+    Args:
+        body: JSON. row: the listing that it is of, whose version goes before: If-Match looks at that alone.
+    """
+    shown = hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f'"{_version(row) if row is not None else ""}+{shown}"'
+
+
+def _version(row: Listing) -> str:
+    return f"{row.digest[7:23]}-{row.id}.{row.version}"
 
 
 def _check_tags(tags: Iterable[str]) -> list[str]:
@@ -147,13 +230,21 @@ def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None)
     """Hide a listing from search, with a reason; who knows it still gets it. Again: a new reason."""
     assert reason in YANK_REASONS
     row.yanked_at, row.yank_reason, row.yank_detail = utc_now(), reason, detail
-    row.version += 1
-    session.flush()
+    touch_copies(session, row)
 
 
 def unyank_ticket(session: Session, row: Listing) -> None:
     """Show a yanked listing in search again."""
     if row.yanked_at is not None:
         row.yanked_at = row.yank_reason = row.yank_detail = None
-        row.version += 1
-        session.flush()
+        touch_copies(session, row)
+
+
+def read_gauges(session: Session) -> Iterator[Gauge]:
+    """Yield the gauges of listings by verdict, and of the files behind them."""
+    verdict = func.coalesce(Listing.verdict, "none")
+    counts = dict(session.execute(select(verdict, func.count()).group_by(verdict)).all())
+    yield Gauge("nirvana_tickets", "Listings", "verdict", counts or {"none": 0})
+    files, size = session.execute(select(func.count(), func.coalesce(func.sum(Blob.size_bytes), 0))).one()
+    yield Gauge("nirvana_ticket_files", "Ticket files", values={"": files})
+    yield Gauge("nirvana_ticket_file_bytes", "Bytes of ticket files", values={"": float(size)})

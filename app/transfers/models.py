@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base, one_of, utc_now
-from nirvana.protocol import TRANSFER_VERDICTS
+from app.db import Base, Json, one_of, utc_now
+from nirvana.verification.protocol import TRANSFER_VERDICTS
 
 
 class Transfer(Base):
@@ -39,5 +38,5 @@ class Transfer(Base):
     accuracy: Mapped[float]
     dense_accuracy: Mapped[float]
     job_id: Mapped[str] = mapped_column(String(40))
-    body: Mapped[dict[str, Any]]
+    body: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from app.schemas import Answer, Instant, example
+from app.db import Json
+from app.schemas import Instant, ResponseModel, example
 from app.transfers.models import Transfer
 
-TRANSFER_EXAMPLE: dict[str, Any] = {
+TRANSFER_EXAMPLE: Json = {
     "id": 1,
     "ticket": "sha256:" + "5f" * 32,
     "name": "ada/lenet-300-100-mnist-07",
@@ -25,10 +24,10 @@ TRANSFER_EXAMPLE: dict[str, Any] = {
 }
 
 
-class TransferShown(Answer):
-    """What a ticket of one task measured on another."""
+class TransferResponse(ResponseModel):
+    """A measurement of a ticket of one task on another."""
 
-    model_config = Answer.model_config | example(**TRANSFER_EXAMPLE)
+    model_config = ResponseModel.model_config | example(**TRANSFER_EXAMPLE)
     id: int
     ticket: str
     name: str
@@ -45,19 +44,19 @@ class TransferShown(Answer):
     created_at: Instant
 
 
-class TransferPage(Answer):
+class TransferPage(ResponseModel):
     """One page of transfers."""
 
-    model_config = Answer.model_config | example(items=[TRANSFER_EXAMPLE], next_cursor=None)
-    items: list[TransferShown]
+    model_config = ResponseModel.model_config | example(items=[TRANSFER_EXAMPLE], next_cursor=None)
+    items: list[TransferResponse]
     next_cursor: str | None
 
 
-def show_transfer(row: Transfer, name: str) -> TransferShown:
-    """The body of a transfer of the ticket that is listed under a name."""
+def transfer_response(row: Transfer, name: str) -> TransferResponse:
+    """Return the body of a transfer of the ticket that is listed under a name."""
     copied = ("id", "source", "task", "verdict", "replicates", "accuracy", "dense_accuracy", "job_id")
     arms = {arm: measured["accuracies"] for arm, measured in row.body["arms"].items()}
-    return TransferShown(
+    return TransferResponse(
         **{field: getattr(row, field) for field in copied},
         ticket=row.ticket_digest,
         name=name,

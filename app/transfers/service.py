@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
-from app.db import insert_if_absent, utc_now
-from app.paging import Page, binding, read_cursor, write_cursor
-from app.tickets.models import Ticket as Listing
+from app.db import Json, insert_if_absent, utc_now
+from app.pagination import Page, binding, cut_page, read_cursor
+from app.tickets.models import Listing
 from app.tickets.service import visible_to
 from app.transfers.models import Transfer
 
 MOST_CELLS = 500
 
 
-def record_transfer(session: Session, *, digest: str, found: Mapping[str, Any], job_id: str) -> Transfer:
+def record_transfer(session: Session, *, digest: str, measured: Json, job_id: str) -> Transfer:
     """Record a measured transfer, once a job.
 
     Args:
         digest: the ticket's.
-        found: what `lab.transfer` gives (`Transfer.to_dict()`).
+        measured: the result of `lab.transfer` (`Transfer.to_dict()`).
         job_id: the job that measured it; the same job again changes nothing.
     """
-    means = {arm: fmean(found["arms"][arm]["accuracies"]) for arm in ("ticket", "dense")}
+    means = {arm: fmean(measured["arms"][arm]["accuracies"]) for arm in ("ticket", "dense")}
     insert_if_absent(
         session,
         Transfer,
         ticket_digest=digest,
-        source=found["source"],
-        task=found["target"],
-        verdict=found["verdict"],
-        replicates=found["replicates"],
+        source=measured["source"],
+        task=measured["target"],
+        verdict=measured["verdict"],
+        replicates=measured["replicates"],
         accuracy=means["ticket"],
         dense_accuracy=means["dense"],
         job_id=job_id,
-        body=dict(found),
+        body=dict(measured),
         created_at=utc_now(),
     )
     return session.scalars(select(Transfer).where(Transfer.job_id == job_id)).one()
@@ -54,7 +52,7 @@ def list_transfers(
     limit: int,
     cursor: str | None = None,
 ) -> Page[Transfer]:
-    """Transfers of tickets that a reader may see, newest first. Raises: InvalidCursor."""
+    """Return the transfers of tickets that a reader may see, newest first. Raises: InvalidCursor."""
     bound_to = binding("transfers", digest, task)
     query = _visible(reader).order_by(Transfer.id.desc()).limit(limit + 1)
     if digest is not None:
@@ -63,20 +61,18 @@ def list_transfers(
         query = query.where(Transfer.task == task)
     if cursor is not None:
         query = query.where(Transfer.id < read_cursor(cursor, bound_to, (int,))[0])
-    rows = list(session.scalars(query))
-    rows, more = rows[:limit], len(rows) > limit
-    return Page(rows, write_cursor(bound_to, (rows[-1].id,)) if more else None)
+    return cut_page(session.scalars(query).all(), limit, bound_to, lambda row: (row.id,))
 
 
 def name_tickets(session: Session, reader: Account | None, digests: set[str]) -> dict[str, str]:
-    """digest -> the first owner/name of it that a reader may see."""
+    """Return digest -> the first owner/name of it that a reader may see."""
     query = select(Listing).options(joinedload(Listing.owner)).where(Listing.digest.in_(digests))
     rows = session.scalars(query.where(visible_to(reader)).order_by(Listing.id.desc()))
     return {row.digest: f"{row.owner.name}/{row.name}" for row in rows}
 
 
 def read_matrix(session: Session, reader: Account | None) -> dict[str, dict[str, Transfer]]:
-    """digest -> task -> the transfer with the most replicates, and of those the first: the newest five
+    """Return digest -> task -> the transfer with the most replicates, and of those the first: the newest five
     hundred transfers, newest tickets first."""
     rows = list(session.scalars(_visible(reader).order_by(Transfer.id.desc()).limit(MOST_CELLS)))
     matrix: dict[str, dict[str, Transfer]] = {}

@@ -9,21 +9,20 @@ from pathlib import Path
 from benchmarks.reproduce import plan
 from benchmarks.reproduce.shape import expected_shape
 from benchmarks.reproduce.sizes import ARCHITECTURE, METHOD_DENSITY, Size
-from benchmarks.reproduce.work import Transfer, last_ticket
-from benchmarks.working import Arm, read_json
+from benchmarks.reproduce.work import ByMethod, Transfer, last_ticket
+from benchmarks.working import read_json
 from nirvana import lab, tasks
-from nirvana.cost import sum_costs, training_flops
-from nirvana.lab.verification.rates import ratio_interval
-from nirvana.lab.verification.statistics import Difference, mean, paired_difference, variance
-from nirvana.methods import METHODS
-from nirvana.protocol import ARMS, PROTOCOL
-from nirvana.recipe import Recipe
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
+from nirvana.training.cost import sum_costs, training_flops
+from nirvana.training.recipe import Recipe
+from nirvana.verification import statistics
+from nirvana.verification.protocol import ARMS, BASELINES, PROTOCOL
+from nirvana.verification.statistics import Difference, mean, paired_difference, ratio_interval, variance
 
 Arms = dict[str, lab.ArmResult]
 NAMES = {"dense": "D", "ticket": "T", "reinit": "R", "rescaled": "R'", "shuffle": "S", "random": "U"}
-NAMES |= {"magnitude": "M"}
-COMPARED = ("dense", "reinit", "rescaled", "shuffle", "random", "magnitude")
+NAMES |= {"magnitude": "M", "signs": "+-"}
+COMPARED = ("dense", "reinit", "rescaled", "shuffle", "random", "magnitude", "signs")
 
 
 def write_up(size: Size, out: Path) -> str:
@@ -34,19 +33,26 @@ def write_up(size: Size, out: Path) -> str:
         expected_shape(size, out, read_arms, pool),
         _stability(size, out),
         _methods(size, out),
+        _retraining(size, out),
         _transfers(size, out),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def read_arms(out: Path, ticket: Path, replicates: int) -> Arms:
+def read_arms(out: Path, ticket: Path, replicates: int, size: Size) -> Arms:
     """All arms of a ticket, as measured."""
-    paths = {arm: Arm(ticket, arm, replicates).path(out) for arm in ARMS}
-    return {arm: lab.ArmResult.from_dict(read_json(path)) for arm, path in paths.items()}
+    return {arm: read_arm(out, ticket, arm, replicates, size) for arm in ARMS}
+
+
+def read_arm(out: Path, ticket: Path, arm: str, replicates: int, size: Size) -> lab.ArmResult:
+    """One arm of a ticket, as measured."""
+    return lab.ArmResult.from_dict(read_json(plan.arm_piece(ticket, arm, replicates, size).path(out)))
 
 
 def pool(found: Sequence[Arms], arm: str) -> tuple[list[float], list[float]]:
-    """Accuracies and early-stop steps of an arm, over all inits and data orders."""
+    """Accuracies and early-stop steps of an arm, over all inits and data orders; the runs of a baseline's
+    pool, which all inits share, count once."""
+    found = found[:1] if arm in BASELINES else found
     accuracies = [value for arms in found for value in arms[arm].accuracies]
     return accuracies, [float(step) for arms in found for step in arms[arm].early_stop_steps]
 
@@ -65,9 +71,12 @@ def _head(size: Size, out: Path) -> str:
         f"Machine and versions: {where}.\n\n"
         "Test accuracy in % at the early stop (least validation loss), and its step: mean +- standard "
         "deviation over inits and data orders. D dense, T ticket, R re-initialised, R' re-initialised at the "
-        "scale of the density, S shuffled, U random, M largest initial values. Intervals are one-sided 95 % "
-        "bounds on both sides (paired t); ratios of steps have 95 % bootstrap intervals. Costs are in dense "
-        "trainings, all arms of the first init together, as if none had been shared."
+        "scale of the density, S shuffled, U random, M largest initial values, +- re-initialised with the "
+        "ticket's signs. Intervals are one-sided 95 % "
+        "bounds on both sides (paired t; Welch's against D, a pool of "
+        f"{size.baseline_runs} dense runs with initial values and data orders of their own); ratios of steps "
+        "have 95 % bootstrap intervals. Costs are in dense trainings, all arms of the first init together, "
+        "as if none had been shared."
     )
 
 
@@ -86,7 +95,7 @@ def _lottery(task: str, size: Size, out: Path) -> str:
 def _found(task: str, level: int, size: Size, out: Path) -> tuple[list[Ticket], list[Arms]]:
     paths = [plan.ticket_path(task, seed, level) for seed in size.seeds[task]]
     return [Ticket.read(out / path) for path in paths], [
-        read_arms(out, path, size.replicates) for path in paths
+        read_arms(out, path, size.replicates, size) for path in paths
     ]
 
 
@@ -104,7 +113,7 @@ def _stops(task: str, level: int, size: Size, out: Path) -> str:
 def _comparisons(task: str, level: int, size: Size, out: Path) -> str:
     tickets, found = _found(task, level, size, out)
     accuracies, stops = pool(found, "ticket")
-    cells = [difference(paired_difference(accuracies, pool(found, arm)[0])) for arm in COMPARED]
+    cells = [difference(compare(accuracies, pool(found, arm)[0], arm)) for arm in COMPARED]
     cells += [ratio(ratio_interval(pool(found, arm)[1], stops)) for arm in ("dense", "reinit")]
     verdicts = [verdict(ticket, arms) for ticket, arms in zip(tickets, found, strict=True)]
     return _row(f"{100 * tickets[0].density:.2f}", *cells, ", ".join(verdicts), cost(tickets[0], found[0]))
@@ -154,21 +163,55 @@ def _methods(size: Size, out: Path) -> str:
         _row("method", "density %", "untrained %", "T %", "T - D pp", "T - R pp", "T - S pp", "verdict"),
         _rule(8),
     ]
-    lines += [line for method in METHODS for line in _method(method, size, out)]
+    lines += [line for piece in plan.methods(size) for line in _method(piece, size, out)]
     return "\n".join(lines)
 
 
-def _method(method: str, size: Size, out: Path) -> Iterator[str]:
-    path = last_ticket(out / f"method-{method}")
+def _retraining(size: Size, out: Path) -> str:
+    """The comparison of Renda, Frankle & Carbin 2020 (arXiv 2003.02389), who had a schedule with drops."""
+    n, task = size.replicates, size.method_task
+    lines = [
+        f"## Retraining at {100 * METHOD_DENSITY:.0f} % density on {task}, by a schedule with drops",
+        "",
+        f"Seed 0, n = {n} data orders, {size.baseline_runs} dense runs. The learning rate falls to a tenth "
+        f"at each of the steps {', '.join(f'{step:,}' for step in size.drops)}. After pruning, *imp* goes "
+        "back to the initial values; *lr-rewinding* goes on from the trained weights and starts the schedule "
+        "again; *fine-tuning* goes on from them at the schedule's last learning rate, for as many steps. "
+        "*last step*: accuracy of the final weights, not of those of the least validation loss.",
+        "",
+        _row("method", "density %", "T %", "T, last step %", "D %", "T - D pp"),
+        _rule(6),
+    ]
+    for piece in plan.retraining(size):
+        path = last_ticket(piece.folder(out))
+        if path is None:
+            lines.append(_row(piece.method, "no ticket at this density", *[""] * 4))
+            continue
+        arms = [read_arm(out, path.relative_to(out), arm, n, size) for arm in ("ticket", "dense")]
+        accuracies, dense = ([100 * value for value in arm.accuracies] for arm in arms)
+        last = [100 * value for value in arms[0].final_accuracies]
+        shown = [spread(values, 2) for values in (accuracies, last, dense)]
+        gap = difference(compare(arms[0].accuracies, arms[1].accuracies, "dense"))
+        lines.append(_row(piece.method, f"{100 * Ticket.read(path).density:.2f}", *shown, gap))
+    return "\n".join(lines)
+
+
+def compare(ticket: Sequence[float], other: Sequence[float], arm: str) -> Difference:
+    """The ticket's accuracies less another arm's, paired over data orders unless that is a pool."""
+    return statistics.difference(ticket, other, paired=arm not in BASELINES)
+
+
+def _method(piece: ByMethod, size: Size, out: Path) -> Iterator[str]:
+    method, path = piece.method, last_ticket(piece.folder(out))
     if path is None:
         yield _row(method, "no ticket at this density", *[""] * 6)
         return
-    ticket, arms = Ticket.read(path), read_arms(out, path.relative_to(out), size.method_replicates)
+    ticket, arms = Ticket.read(path), read_arms(out, path.relative_to(out), size.method_replicates, size)
     accuracies = arms["ticket"].accuracies
     cells = [f"{100 * ticket.density:.2f}", f"{100 * mean(arms['ticket'].untrained_accuracies):.1f}"]
     cells.append(spread([100 * value for value in accuracies], 2))
     others = ("dense", "reinit", "shuffle")
-    cells += [difference(paired_difference(accuracies, arms[arm].accuracies)) for arm in others]
+    cells += [difference(compare(accuracies, arms[arm].accuracies, arm)) for arm in others]
     yield _row(method, *cells, verdict(ticket, arms))
 
 

@@ -9,13 +9,12 @@ from typing import Any
 from benchmarks.reproduce import plan
 from benchmarks.reproduce.sizes import Size
 from nirvana import lab, tasks
-from nirvana.lab.verification.rates import ratio_interval
-from nirvana.lab.verification.statistics import paired_difference
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
+from nirvana.verification.statistics import paired_difference, ratio_interval, welch_difference
 
 Arms = dict[str, Any]
 Pool = Callable[[Sequence[Arms], str], tuple[list[float], list[float]]]
-Read = Callable[[Path, Path, int], Arms]
+Read = Callable[[Path, Path, int, Size], Arms]
 
 
 def expected_shape(size: Size, out: Path, read: Read, pool: Pool) -> str:
@@ -24,13 +23,14 @@ def expected_shape(size: Size, out: Path, read: Read, pool: Pool) -> str:
         return ""
     arms = {
         level: [
-            read(out, plan.ticket_path("mnist", seed, level), size.replicates) for seed in size.seeds["mnist"]
+            read(out, plan.ticket_path("mnist", seed, level), size.replicates, size)
+            for seed in size.seeds["mnist"]
         ]
         for level in (3, 7, 15)
     }
     sooner = ratio_interval(pool(arms[7], "reinit")[1], pool(arms[7], "ticket")[1])
     better = paired_difference(pool(arms[7], "ticket")[0], pool(arms[7], "reinit")[0])
-    over_dense = paired_difference(pool(arms[15], "ticket")[0], pool(arms[15], "dense")[0])
+    over_dense = welch_difference(pool(arms[15], "ticket")[0], pool(arms[15], "dense")[0])
     verdicts = _verdicts(size, out, 3, arms[3])
     is_ratio_only = set(verdicts) == {"LAYER_RATIO_ONLY"}
     rows = [

@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks.reproduce.sizes import ARCHITECTURE, METHOD_DENSITY, Size
 from benchmarks.working import read_json, write_json
 from nirvana import lab, tasks
-from nirvana.lab.verification.runs import RunCache
-from nirvana.recipe import Recipe
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
+from nirvana.training.recipe import Recipe
+from nirvana.verification.runs import RunCache
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,28 @@ class Levels:
 
 @dataclass(frozen=True)
 class ByMethod:
-    """One method's ticket at 10 % density."""
+    """One method's ticket at 10 % density, by a constant learning rate or by one that drops."""
 
     method: str
     size: Size
+    has_drops: bool = False
 
     def folder(self, out: Path) -> Path:
-        return out / f"method-{self.method}"
+        return out / f"{'retraining' if self.has_drops else 'method'}-{self.method}"
 
     def is_done(self, out: Path) -> bool:
         path = self.folder(out) / "report.json"
         return path.exists() and bool(last_ticket(self.folder(out)))
 
     def run(self, out: Path) -> None:
+        drops = {"schedule": {"kind": "step", "at": list(self.size.drops), "factor": 0.1}}
         lab.find(
             self.size.method_task,
             ARCHITECTURE,
             self.method,
             density=METHOD_DENSITY,
             seed=0,
-            recipe=self.size.recipe,
+            recipe=self.size.recipe | (drops if self.has_drops else {}),
             out=self.folder(out),
         )
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.verdict_rates [--out FOLDER] [--jobs N] [--write FILE]`.
 
 Plants tickets, trains every arm of each with 20 data orders (once: FOLDER keeps them), draws verifications
-from these pools and prints how they ended; runs whole verifications of other tickets as a check; measures
-gate 0's spectrum test; and simulates the looks.
+from these pools and prints how they ended; runs whole verifications of other tickets as a check, and of
+adversaries; measures gate 0's spectrum test; and simulates the looks.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.verdict_rates import gate, report, simulation
+from benchmarks.verdict_rates import attacks, gate, report, simulation
 from benchmarks.verdict_rates.drawing import POOL
 from benchmarks.verdict_rates.ends import WholeVerification
 from benchmarks.verdict_rates.planting import KINDS, Planting, ticket_path
 from benchmarks.working import Arm, work_off
-from nirvana.protocol import ARMS
+from nirvana.verification.protocol import ARMS
 
 SEEDS = range(100, 120)  # no recipe was chosen by them
 END_SEEDS = range(120, 122)  # of the whole verifications: one of each kind a seed
@@ -33,8 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work_off("pools", pools, out, asked.jobs)
     ends = [WholeVerification(ticket_path(kind, seed)) for seed in END_SEEDS for kind in KINDS]
     work_off("whole verifications", ends, out, asked.jobs)
+    attacked = [attacks.Attack(kind, seed) for seed in seeds for kind in attacks.PLANTED]
+    work_off("adversaries", attacked, out, asked.jobs)
     work_off("gate 0", [gate.GateTables()], out, asked.jobs)
-    parts = [report.write_up(out, seeds, asked.draws, ends), gate.write_up(out), simulation.write_up()]
+    parts = [
+        report.write_up(out, seeds, asked.draws, ends),
+        attacks.write_up(out, attacked),
+        gate.write_up(out),
+        simulation.write_up(),
+    ]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
     if asked.write:
         Path(asked.write).write_text(text)

@@ -1,7 +1,8 @@
 """Whole verifications drawn from pools of trainings.
 
 Every arm of every ticket was trained for each of POOL data orders. A drawn verification takes a random order
-of them, and looks at the first 5, then 10, then all 20, as the protocol says.
+of them, and looks at the first 5, then 10, then all 20, as the protocol says; of the baselines' runs, whose
+recipe is the reference, in another random order at the first 8, then 16, then all 20.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from nirvana.initial import words
+from nirvana.format.initial import words
+from nirvana.format.ticket import Ticket
 from nirvana.lab import ArmResult
-from nirvana.lab.verification.evaluation import find_verdict
-from nirvana.lab.verification.gate import Gate
-from nirvana.lab.verification.rates import Look
-from nirvana.protocol import OPEN_VERDICTS
-from nirvana.ticket import Ticket
+from nirvana.verification.evaluation import find_verdict
+from nirvana.verification.gate import GateReport
+from nirvana.verification.protocol import BASELINES, OPEN_VERDICTS, Look, pool_size
 
 POOL = 20
 _STREAM = 0x44524157  # "DRAW"
-_LISTS = ("seeds", "accuracies", "final_accuracies", "untrained_accuracies", "early_stop_steps", "failed")
+_LISTS = (
+    *("seeds", "accuracies", "final_accuracies", "untrained_accuracies", "early_stop_steps", "failed"),
+    *("test_accuracies", "untrained_test_accuracies", "validation_losses"),
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Drawn:
 
 def draws(
     ticket: Ticket,
-    gate: Gate,
+    gate: GateReport,
     arms: Mapping[str, ArmResult],
     margin: float,
     looks: Sequence[Look],
@@ -44,24 +47,28 @@ def draws(
 ) -> Iterator[Drawn]:
     """`count` verifications of one ticket."""
     for number in range(count):
-        order = np.argsort(words(number, 0, _STREAM, np.arange(POOL)), kind="stable").tolist()
-        yield draw(ticket, gate, arms, margin, looks, order)
+        order, runs = (
+            np.argsort(words(number, side, _STREAM, np.arange(POOL)), kind="stable").tolist()
+            for side in (0, 1)
+        )
+        yield draw(ticket, gate, arms, margin, looks, order, runs)
 
 
 def draw(
     ticket: Ticket,
-    gate: Gate,
+    gate: GateReport,
     arms: Mapping[str, ArmResult],
     margin: float,
     looks: Sequence[Look],
     order: Sequence[int],
+    runs: Sequence[int],
 ) -> Drawn:
-    """One verification that takes the replicates in this order."""
+    """One verification that takes the replicates in this order, and the baselines' runs in that."""
     if gate.invalid is not None:
         return Drawn("INVALID", 0)
-    for look in looks:
-        chosen = sorted(order[: look.n])
-        some = {name: _part(arm, chosen) for name, arm in arms.items()}
+    for number, look in enumerate(looks):
+        chosen, pool = sorted(order[: look.n]), sorted(runs[: pool_size(0, number, 1)])
+        some = {name: _part(arm, pool if name in BASELINES else chosen) for name, arm in arms.items()}
         verdict = find_verdict(ticket, gate, some, margin, look.alpha)[0]
         if verdict not in OPEN_VERDICTS:
             break

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from benchmarks.verdict_rates.planting import disguise
 from benchmarks.working import read_json, write_json
-from nirvana import tasks, zoo
+from nirvana import tasks
+from nirvana.engines import advance
 from nirvana.errors import DataDamaged, DataMissing
-from nirvana.initial import default_laws, draw_all
-from nirvana.lab.train import advance
-from nirvana.lab.verification.gate import LAW_ALPHA, law_p_value
-from nirvana.lab.verification.spectrum import SPECTRUM_LIMIT, spectrum_scores
-from nirvana.training import Values
+from nirvana.format.initial import default_laws, draw_all
+from nirvana.networks import zoo
+from nirvana.training.spec import InitialState, TrainSpec, Values
+from nirvana.verification.gate import LAW_ALPHA, SPECTRUM_LIMIT, law_p_value, spectrum_scores
 
 HONEST = {(4, 4): 200_000, (10, 100): 100_000, (64, 27): 40_000, (100, 300): 2_000, (300, 784): 200}
 TRAINED = {"digits": ((25, 50, 100, 250), 10), "mnist": ((50, 100, 1_000), 3)}  # updates, seeds
@@ -103,7 +103,8 @@ def _refused(name: str, steps: int, seed: int) -> list[int]:
     recipe = task.default_recipe(graph.name)
     laws = default_laws(graph, recipe.initial_law)
     start = draw_all(graph, laws, seed)
-    weights, _ = advance(graph, start, tasks.load(task), recipe, seed, steps)
+    spec = TrainSpec(graph, InitialState(start, {}, seed), tasks.load(task), recipe)
+    weights, _ = advance(spec, steps)
     shown = ({n: v[n] for n in graph.prunable} for v in (weights, disguise(weights, start)))
     (law, spectrum), (disguised_law, disguised_spectrum) = (_tests(values, laws) for values in shown)
     return [law, disguised_law, spectrum, disguised_spectrum]

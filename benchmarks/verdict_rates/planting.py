@@ -25,14 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from nirvana import lab, tasks
-from nirvana.initial import draw_all, shuffle_mask
-from nirvana.lab.methods.imp import masks_at_density
-from nirvana.lab.train import train
-from nirvana.lab.verification.arms import random_masks
-from nirvana.recipe import Recipe
-from nirvana.ticket import Ticket
-from nirvana.training import Values
+from nirvana import engines, lab, tasks
+from nirvana.format.initial import draw_all, shuffle_mask
+from nirvana.format.ticket import Ticket
+from nirvana.pruning.imp import masks_at_density
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import InitialState, TrainSpec, Values
+from nirvana.verification.arms import random_masks
 
 TASK, ARCHITECTURE, DENSITY, MILD_DENSITY = "digits", "lenet-300-100", 0.10, 0.41
 STRONG = "strong"
@@ -90,7 +89,8 @@ def _controls(ticket: Ticket, seed: int) -> dict[str, Ticket]:
 def _trained(strong: Ticket, seed: int) -> dict[str, Ticket]:
     recipe = Recipe.from_dict(dict(strong.recipe))
     start = draw_all(strong.architecture, strong.start.laws, seed)
-    weights = train(strong.architecture, start, {}, tasks.load(TASK), recipe, seed, keep_weights=True).weights
+    spec = TrainSpec(strong.architecture, InitialState(start, {}, seed), tasks.load(TASK), recipe)
+    weights = engines.train(spec, engine="dense", keep_weights=True).weights
     assert weights is not None
     masks = masks_at_density(weights, {}, strong.prunable, recipe.pruning, DENSITY)
     plain = {name: value if value.ndim > 1 else np.zeros_like(value) for name, value in weights.items()}

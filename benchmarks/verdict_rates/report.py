@@ -22,12 +22,12 @@ from benchmarks.verdict_rates.planting import (
 )
 from benchmarks.working import Arm, read_json
 from nirvana import lab, tasks
-from nirvana.cost import sum_costs
-from nirvana.initial import words
-from nirvana.lab.verification.gate import check_gate
-from nirvana.lab.verification.rates import plan_looks, wilson
-from nirvana.protocol import ARMS, PROTOCOL
-from nirvana.ticket import Ticket
+from nirvana.format.initial import words
+from nirvana.format.ticket import Ticket
+from nirvana.training.cost import sum_costs
+from nirvana.verification.gate import check_gate
+from nirvana.verification.protocol import ARMS, PROTOCOL, plan_looks
+from nirvana.verification.statistics import wilson
 
 WINNING = "WINNING"
 DESIGNS = {

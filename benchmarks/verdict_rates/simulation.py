@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from nirvana.lab.verification.rates import Look, plan_looks
-from nirvana.protocol import CONTROLS
+from nirvana.verification.protocol import CONTROLS, Look, plan_looks
 
 RUNS, SD, MARGIN = 20_000, 0.5, 1.0  # verifications; percentage points
 CASES = {"gap 2.5": (0.0, 2.5), "gap 1.5": (0.0, 1.5), "gap 0": (0.0, 0.0), "1 pp under dense": (-1.0, 2.5)}
@@ -18,9 +17,9 @@ DESIGNS = {
     "20 at once": plan_looks(20),
     "5, then 10": plan_looks(5, 10),
     "**5, then 10, then 20**": plan_looks(5, 20),
-    "the same, level in equal parts": [Look(n, 0.05 / 3) for n in (5, 10, 20)],
-    "the same, 0.03, 0.01, 0.01": [Look(n, alpha) for n, alpha in ((5, 0.03), (10, 0.01), (20, 0.01))],
-    "the same, 0.01, 0.01, 0.03": [Look(n, alpha) for n, alpha in ((5, 0.01), (10, 0.01), (20, 0.03))],
+    "the same, level in equal parts": [Look(0, n, 0.05 / 3) for n in (5, 10, 20)],
+    "the same, 0.03, 0.01, 0.01": [Look(0, n, alpha) for n, alpha in ((5, 0.03), (10, 0.01), (20, 0.01))],
+    "the same, 0.01, 0.01, 0.03": [Look(0, n, alpha) for n, alpha in ((5, 0.01), (10, 0.01), (20, 0.03))],
 }
 Array = NDArray[np.float64]
 

@@ -12,20 +12,20 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code; what fails is said in one line."""
+    """Run the command line and leave with its exit code; an error is one line on stderr."""
     from nirvana.cli.app import app
     from nirvana.cli.output import report_error
     from nirvana.errors import NirvanaError, StorageFailed
 
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=given, prog_name="nirvana")
+        app(args=words, prog_name="nirvana")
     except NirvanaError as error:
-        sys.exit(report_error(error, as_json="--json" in given))
+        sys.exit(report_error(error, as_json="--json" in words))
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:  # a folder that cannot be made, a home that is not ours
-        sys.exit(report_error(StorageFailed(str(error)), as_json="--json" in given))
+        sys.exit(report_error(StorageFailed(str(error)), as_json="--json" in words))
     except KeyboardInterrupt:
         sys.exit(130)

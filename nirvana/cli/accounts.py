@@ -1,4 +1,4 @@
-"""login, logout, whoami."""
+"""login, logout, whoami: the token of this machine's user."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nirvana.cli.output import Json, Output, Quiet
 
 def login(
     token: Annotated[
-        str | None, typer.Option(help="The token; asked for when left out. It is shown nowhere.")
+        str | None, typer.Option(help="Token; prompted for when left out. It is shown nowhere.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Keep a token for this machine's user, after the service has confirmed it."""
     from nirvana import environment
-    from nirvana.client import Client
+    from nirvana.client.rest import Client
     from nirvana.files import write_atomically
 
     secret = (token or typer.prompt("Token", hide_input=True, err=True)).strip()
@@ -38,13 +38,13 @@ def logout(json: Json = False, quiet: Quiet = False) -> None:
     was_there = path.exists()
     path.unlink(missing_ok=True)
     output = Output(json, quiet)
-    said = f"forgot the token in {path}" if was_there else "there was no token"
-    output.data({"removed": was_there}, lambda: output.say(said))
+    outcome = f"forgot the token in {path}" if was_there else "there was no token"
+    output.data({"removed": was_there}, lambda: output.say(outcome))
 
 
 def whoami(json: Json = False, quiet: Quiet = False) -> None:
-    """Who the token signs in as, and what it may do."""
-    from nirvana.client import Client
+    """Print the account and the scopes of the token."""
+    from nirvana.client.rest import Client
 
     with Client() as client:
         who = client.whoami()

@@ -1,4 +1,4 @@
-"""Every verb of `nirvana`. Each module imports what it needs inside its functions, so that --help is fast."""
+"""Every verb of `nirvana`. Heavy imports stand inside the verbs' functions, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import typer
 
 from nirvana.cli import (
     accounts,
-    cached,
     catalogues,
     experiments,
-    exporting,
-    importing,
+    import_export,
     jobs,
-    predicting,
+    predict,
     processes,
     tickets,
-    transferring,
+    up,
+    verify,
 )
 
 app = typer.Typer(
@@ -33,9 +32,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from nirvana import __version__
+        from nirvana.environment import VERSION
 
-        typer.echo(f"nirvana {__version__}")
+        typer.echo(f"nirvana {VERSION}")
         raise typer.Exit
 
 
@@ -49,15 +48,23 @@ def _root(
 
 
 _VERBS: tuple[Callable[..., None], ...] = (
-    *(processes.up, processes.serve, processes.worker, processes.migrate),
-    *(tickets.search, tickets.show, tickets.pull, tickets.push, tickets.yank),
-    *(experiments.find, experiments.verify, experiments.train, transferring.transfer),
-    *(predicting.predict, tickets.lint, exporting.export),
+    *(up.up, processes.serve, processes.worker, processes.migrate),
+    *(tickets.search, tickets.show, tickets.diff, tickets.cite, tickets.pull, tickets.push, tickets.yank),
+    *(
+        experiments.find,
+        verify.verify,
+        verify.verify_signature,
+        verify.attest,
+        experiments.train,
+        verify.transfer,
+    ),
+    *(predict.predict, tickets.lint, import_export.export),
     *(catalogues.methods, accounts.login, accounts.logout, accounts.whoami, catalogues.env),
 )
 for _verb in _VERBS:
-    app.command()(_verb)
-app.command(name="import")(importing.import_)
+    app.command(epilog=experiments.options_help() if _verb is experiments.find else None)(_verb)
+app.command(name="import")(import_export.import_)
 app.add_typer(catalogues.tasks_app, name="tasks")
+app.add_typer(processes.admin_app, name="admin")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(cached.app, name="cache")
+app.add_typer(tickets.cache_app, name="cache")

@@ -1,19 +1,22 @@
-"""tasks, methods and env: what this installation knows."""
+"""tasks, methods, env: the catalogues of this installation, and its settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nirvana.cli.experiments import method_options
 from nirvana.cli.output import Json, Output, Quiet, percent
+from nirvana.pruning.methods import METHODS, describe_options
 
 if TYPE_CHECKING:
     from nirvana.tasks import Task
 
 tasks_app = typer.Typer(help="The tasks, and your own among them.", invoke_without_command=True)
-TaskName = Annotated[str, typer.Argument(metavar="NAME", help="The task's name.")]
+TaskName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the task.")]
+_OPTION_KEYS = ("name", "default", "help")
 
 
 @tasks_app.callback()
@@ -64,22 +67,25 @@ def show(name: TaskName, json: Json = False, quiet: Quiet = False) -> None:
 
 @tasks_app.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="A table (.csv, .tsv, .parquet) or arrays (.npz).")],
-    name: Annotated[str, typer.Option(help="The new task's name.")],
-    label: Annotated[str | None, typer.Option(help="Column or array of labels; else the last, or y.")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="A column to leave out; may be repeated.")] = None,
-    kind: Annotated[str | None, typer.Option(help="What an .npz holds: images, signals or table.")] = None,
-    margin: Annotated[float | None, typer.Option(help="Of accuracy, such as 0.01; else by rule.")] = None,
-    test_share: Annotated[float, typer.Option(help="Of all examples.")] = 0.2,
-    validation_share: Annotated[float, typer.Option(help="Of all examples.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split.")] = 0,
-    title: Annotated[str | None, typer.Option(help="A few words.")] = None,
-    license: Annotated[str, typer.Option(help="Of the data, such as CC-BY-4.0.")] = "not stated",
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of this name.")] = False,
+    path: Annotated[Path, typer.Argument(help="Table (.csv, .tsv, .parquet) or arrays (.npz).")],
+    name: Annotated[str, typer.Option(help="Name of the new task.")],
+    label: Annotated[str | None, typer.Option(help="Column or array of labels; default: last, or y.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Content of an .npz: images, signals or table.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Margin of accuracy; default: by rule.")] = None,
+    test_share: Annotated[float, typer.Option(help="Share of examples in the test set.")] = 0.2,
+    validation_share: Annotated[float, typer.Option(help="Share of examples in the validation set.")] = 0.2,
+    sealed_share: Annotated[
+        float, typer.Option(help="Share of examples that verifications alone read, for tickets of others.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    title: Annotated[str | None, typer.Option(help="Title, a few words.")] = None,
+    license: Annotated[str, typer.Option(help="Licence of the data, such as CC-BY-4.0.")] = "not stated",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a task of this name.")] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a task of your own table or arrays; a column `split` of train, validation, test is honoured."""
+    """Make a task of your own table or arrays; a column `split` (train, validation, test, sealed) is kept."""
     from nirvana import tasks as catalogue
 
     output = Output(json, quiet)
@@ -92,6 +98,7 @@ def add(
         margin=margin,
         test_share=test_share,
         validation_share=validation_share,
+        sealed_share=sealed_share,
         seed=seed,
         title=title,
         license=license,
@@ -125,6 +132,7 @@ def _show(task: Task, output: Output) -> None:
         ("standardisation", _standardisation(task)),
         ("margin", f"{percent(task.margin, 1)}: {task.margin_reason}"),
         ("data sha256", task.data_sha256 or "never measured"),
+        ("seal", _seal(task)),
     ]
 
     def human() -> None:
@@ -136,7 +144,7 @@ def _show(task: Task, output: Output) -> None:
 
 
 def _class_counts(task: Task) -> dict[str, list[int]]:
-    """By part; empty for a task that Nirvana comes with, whose data may have to be downloaded."""
+    """Count the classes by part; none for a built-in task, whose data may have to be downloaded."""
     import numpy as np
 
     from nirvana import tasks as catalogue
@@ -148,52 +156,65 @@ def _class_counts(task: Task) -> dict[str, list[int]]:
     return {part: np.bincount(y, minlength=task.classes).tolist() for part, y in labels.items()}
 
 
+def _seal(task: Task) -> str:
+    if task.seal is None:
+        return "none: tickets are verified on the test set"
+    rows = f"{task.seal.rows:,} examples that verifications alone read, sha256 {task.seal.sha256[:16]}"
+    return f"{rows}; the same examples are public elsewhere" if task.seal.is_public else rows
+
+
 def _shape(task: Task) -> str:
     return "x".join(map(str, task.input_shape))
 
 
 def _standardisation(task: Task) -> str:
-    """Means and standard deviations of the training part, the first few where there are many."""
+    """Format means and standard deviations of the training part, the first few where there are many."""
 
-    def shown(part: float | tuple[float, ...]) -> str:
+    def format_part(part: float | tuple[float, ...]) -> str:
         if not isinstance(part, tuple):
             return f"{part:.4g}"
         return ", ".join(f"{number:.4g}" for number in part[:4]) + (" ..." if len(part) > 4 else "")
 
     mean, sd = task.normalisation
-    return f"mean {shown(mean)}; standard deviation {shown(sd)}"
+    return f"mean {format_part(mean)}; standard deviation {format_part(sd)}"
 
 
 def methods(json: Json = False, quiet: Quiet = False) -> None:
-    """List the methods that `nirvana find` knows, with their papers."""
-    from dataclasses import asdict
-
-    from nirvana.methods import METHODS
-
+    """List the methods that `nirvana find` knows, with their papers and options."""
     output = Output(json, quiet)
     rows = [
         (name, "each level" if method.is_iterative else "one", method.summary, method.reference)
         for name, method in METHODS.items()
     ]
-    items = [{"name": name} | asdict(method) for name, method in METHODS.items()]
-    output.data({"items": items}, lambda: output.table(("method", "tickets", "what it does", "source"), rows))
+    items = [
+        {"name": name}
+        | {field: getattr(method, field) for field in ("summary", "reference", "is_iterative")}
+        | {"options": [dict(zip(_OPTION_KEYS, option, strict=True)) for option in describe_options(name)]}
+        for name, method in METHODS.items()
+    ]
+
+    def human() -> None:
+        output.table(("method", "tickets", "what it does", "source"), rows)
+        output.table(("method", "--set", "default", "meaning"), method_options())
+
+    output.data({"items": items}, human)
 
 
 def env(json: Json = False, quiet: Quiet = False) -> None:
     """Versions, folders and settings: what a bug report needs. No secret is shown."""
-    found = _environment()
+    values = _environment()
     output = Output(json, quiet)
-    output.data(found, lambda: output.table(("what", "value"), list(found.items())))
+    output.data(values, lambda: output.table(("what", "value"), list(values.items())))
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> dict[str, object]:
     import platform
 
-    from nirvana import __version__, environment
+    from nirvana import environment
 
     packages = ("numpy", "torch", "scipy", "numba", "fastapi", "sqlalchemy", "dbos", "httpx", "typer", "rich")
     return {
-        "nirvana": __version__,
+        "nirvana": environment.VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "endpoint": environment.endpoint(),

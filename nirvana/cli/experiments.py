@@ -1,52 +1,68 @@
-"""find, verify, train: experiments with tickets, here or by the service's workers."""
+"""find, train: tickets found and trained on this machine, without a server."""
 
 from __future__ import annotations
 
+import json as json_
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nirvana.cli.output import Json, Output, Quiet, percent
+from nirvana.cli.output import Json, Output, Quiet, Watch, percent
 from nirvana.cli.tickets import Name
-from nirvana.methods import METHODS
-from nirvana.recipe import CRITERIA, MASK_0_ACTIONS, MASK_1_ACTIONS
+from nirvana.errors import Invalid, InvalidJob, InvalidRecipe, JsonObject, NotFound, TrainingFailed
+from nirvana.pruning.methods import METHODS, describe_options
+from nirvana.training.recipe import CRITERIA, MASK_0_ACTIONS, MASK_1_ACTIONS
 
-WINNING = ("WINNING", "MATCHING")
+if TYPE_CHECKING:
+    from nirvana.format.ticket import Ticket
+    from nirvana.training.spec import TrainResult
+
+Engine = Annotated[str, typer.Option(help="Engine: auto, dense (torch) or sparse.")]
 
 
 def find(
-    task: Annotated[str, typer.Option(help="A task's name: `nirvana tasks` lists them.")],
-    architecture: Annotated[str, typer.Option(help="A network of the zoo, such as lenet-300-100.")],
+    task: Annotated[str, typer.Option(help="Name of the task; `nirvana tasks` lists them.")],
+    architecture: Annotated[str, typer.Option(help="Network of the zoo, such as lenet-300-100.")],
     out: Annotated[Path, typer.Option(help="Folder for level-NN.ticket and report.json.")],
-    method: Annotated[str, typer.Option(help=", ".join(METHODS) + ".")] = "imp",
-    levels: Annotated[int | None, typer.Option(help="How many times to prune.")] = None,
-    density: Annotated[float | None, typer.Option(help="Prune down to this share of weights.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial values and data order.")] = 0,
-    recipe: Annotated[Path | None, typer.Option(help="JSON file; overrides the task's recipe.")] = None,
-    scope: Annotated[str | None, typer.Option(help="layerwise or global ranking.")] = None,
-    rewind_step: Annotated[int | None, typer.Option(help="Updates before the values are taken.")] = None,
-    criterion: Annotated[str | None, typer.Option(help=f"Who stays: {', '.join(CRITERIA)}.")] = None,
+    method: Annotated[str, typer.Option(help=f"Method: {', '.join(METHODS)}.")] = "imp",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the method (below); may be repeated."),
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Number of pruning rounds.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Target density, the share of prunable weights kept.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial values and data order.")] = 0,
+    recipe: Annotated[
+        Path | None, typer.Option(help="JSON file of fields that override the task's recipe.")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="Ranking scope: layerwise or global.")] = None,
+    rewind_step: Annotated[
+        int | None, typer.Option(help="Updates before the ticket's values are taken.")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option(help=f"Ranking criterion: {', '.join(CRITERIA)}.")] = None,
     mask_1_action: Annotated[
-        str | None, typer.Option("--mask-1", help=f"Kept weights: {', '.join(MASK_1_ACTIONS)}.")
+        str | None, typer.Option("--mask-1", help=f"Values of kept weights: {', '.join(MASK_1_ACTIONS)}.")
     ] = None,
     mask_0_action: Annotated[
-        str | None, typer.Option("--mask-0", help=f"Pruned weights: {', '.join(MASK_0_ACTIONS)}.")
+        str | None, typer.Option("--mask-0", help=f"Values of pruned weights: {', '.join(MASK_0_ACTIONS)}.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
+    engine: Engine = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Find tickets here, without a server: train, prune, rewind, again; or by another method."""
-    from nirvana.cli.progress import Watch
+    from nirvana import lab
 
     output = Output(json, quiet)
-    overrides = read_recipe(recipe) or {}
+    overrides, options = read_recipe(recipe), _read_settings(settings or [])
     pruning = {"scope": scope, "rewind_step": rewind_step, "criterion": criterion}
     pruning |= {"mask_1_action": mask_1_action, "mask_0_action": mask_0_action}
     if chosen := {name: value for name, value in pruning.items() if value is not None}:
         overrides["pruning"] = overrides.get("pruning", {}) | chosen
-    lab = open_lab()
     with Watch(output, f"{architecture} on {task}") as watch:
         report = lab.find(
             task,
@@ -56,16 +72,59 @@ def find(
             density=density,
             seed=seed,
             recipe=overrides,
+            options=options,
             engine=engine,
             out=out,
             progress=watch,
-        )
-    found = report.to_dict()
-    output.data(found, lambda: _print_levels(output, found["levels"]))
+        ).to_dict()
+    output.data(report, lambda: _print_levels(output, report["levels"]))
     output.say(f"tickets and report.json are in {out}")
 
 
-def _print_levels(output: Output, levels: list[dict[str, Any]]) -> None:
+def method_options() -> list[tuple[str, str, str, str]]:
+    """List (method, option, default, meaning) of every option that a method has."""
+    return [
+        (method, name, f"{default:g}", meaning)
+        for method in METHODS
+        for name, default, meaning in describe_options(method)
+    ]
+
+
+def options_help() -> str:
+    """Return the end of `nirvana find --help`: every method's options, a line each."""
+    lines = [
+        f"{method:<18} {f'{name}={default}':<22} {meaning}"
+        for method, name, default, meaning in method_options()
+    ]
+    return "\n".join(["\b", "Options of the methods for --set, with their defaults:", *lines])
+
+
+def _read_settings(settings: Sequence[str]) -> dict[str, int | float]:
+    """Parse NAME=VALUE pairs; a method's own rules are checked with the search.
+
+    Raises:
+        InvalidJob: one is no such pair, or its value is no number.
+    """
+    options: dict[str, int | float] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        try:
+            options[name.strip().replace("-", "_")] = _number(text)
+        except ValueError:
+            raise InvalidJob(
+                f"--set {setting!r}: expected NAME=VALUE with a number, such as rounds=50"
+            ) from None
+    return options
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _print_levels(output: Output, levels: Sequence[JsonObject]) -> None:
     columns = ("level", "density", "kept", "test accuracy", "early stop", "untrained", "seconds", "ticket")
     rows = [
         (
@@ -83,112 +142,22 @@ def _print_levels(output: Output, levels: list[dict[str, Any]]) -> None:
     output.table(columns, rows)
 
 
-def verify(
-    name: Name,
-    local: Annotated[bool, typer.Option("--local", help="Measure here and not by the service.")] = False,
-    replicates: Annotated[
-        int | None, typer.Option(min=2, help="Seeds an arm: 5, which the service tops up to 20.")
-    ] = None,
-    max_replicates: Annotated[
-        int | None, typer.Option(help="Top up to this many while the verdict is open: up to 4 times as many.")
-    ] = None,
-    stability: Annotated[
-        bool, typer.Option("--stability", help="Linear mode connectivity too (here only).")
-    ] = False,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Train every arm, keep no run (here only).")
-    ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Trainings side by side: one for each core (here only).")
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure a verdict: the ticket against dense, re-initialised, rescaled, shuffled and random controls.
-
-    Exit code 6 when the verdict is neither WINNING nor MATCHING.
-    """
-    from nirvana.api import is_file_name
-    from nirvana.cli.verdicts import print_verdict
-
-    output = Output(json, quiet)
-    options: dict[str, Any] = {"max_replicates": max_replicates, "stability": stability, "threads": threads}
-    options |= {"cache": None} if no_cache else {}
-    if local or is_file_name(name):
-        verdict = _verify_here(name, replicates or 5, options, output)
-    else:
-        _refuse_here_only(options)
-        verdict = _verify_there(name, {"replicates": replicates, "max_replicates": max_replicates}, output)
-    output.data(verdict, lambda: print_verdict(output, verdict))
-    if not str(verdict["verdict"]).startswith(WINNING) or verdict["verdict"] == "MATCHING_UNRESOLVED":
-        raise typer.Exit(6)
-
-
-def _refuse_here_only(options: dict[str, Any]) -> None:
-    from nirvana.errors import Invalid
-
-    if options["stability"] or "cache" in options or options["threads"]:
-        raise Invalid("--stability, --no-cache and --threads need --local: the service has its own ways")
-
-
-def _verify_here(name: str, replicates: int, options: dict[str, Any], output: Output) -> dict[str, Any]:
-    from nirvana.api import load
-    from nirvana.cli.progress import Watch
-
-    ticket = load(name)
-    lab = open_lab()
-    with Watch(output, "verification") as watch:
-        return dict(lab.verify(ticket, replicates=replicates, progress=watch, **options).to_dict())
-
-
-def _verify_there(name: str, replicates: dict[str, int | None], output: Output) -> dict[str, Any]:
-    from nirvana.api import parse_reference
-    from nirvana.cli.following import follow_job
-    from nirvana.cli.progress import Watch
-    from nirvana.client import Client
-
-    endpoint, reference = parse_reference(name)
-    with Client(endpoint) as client:
-        client.ticket(reference)  # an unknown one is "not found", and not an impossible job
-        given = {part: number for part, number in replicates.items() if number is not None}
-        job = client.submit_job("verify", {"ticket": reference} | given)
-        output.say(f"verification job {job['id']} is {job['state']}")
-        with Watch(output, "verification") as watch:
-            ended = follow_job(client, job["id"], watch)
-        return evaluation_of(client, ended)
-
-
-def evaluation_of(client: Any, job: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation that a finished verification job wrote."""
-    from nirvana.errors import NotFound
-
-    result = dict(job.get("result") or {})
-    if "arms" in result:
-        return result
-    for evaluation in client.evaluations(str(job["spec"]["ticket"])):
-        if evaluation.get("job_id") == job["id"] or evaluation.get("id") == result.get("evaluation"):
-            return dict(evaluation)
-    raise NotFound(f"job {job['id']} has ended without an evaluation")
-
-
 def train(
     name: Name,
-    seed: Annotated[int, typer.Option(min=0, help="Of the data's order.")] = 0,
-    engine: Annotated[str, typer.Option(help="auto, dense (torch) or sparse.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data order.")] = 0,
+    engine: Engine = "auto",
     out: Annotated[Path | None, typer.Option(help="File (.npz) for the weights after the last step.")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of the sparse engine, at most; default: one for each core.")
+        int | None, typer.Option(min=1, help="Maximum threads of the sparse engine; default: one per core.")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a ticket here with its own recipe, and print its test accuracy; torch is not needed where the
     sparse engine can do it."""
-    from nirvana.api import load
-    from nirvana.cli.progress import Watch
-    from nirvana.errors import TrainingFailed
-    from nirvana.recipe import Recipe
-    from nirvana.running import choose_engine, train_ticket
+    from nirvana.client.api import load
+    from nirvana.engines import choose_engine, train_ticket
+    from nirvana.training.recipe import Recipe
 
     output = Output(json, quiet)
     _check_out(out)
@@ -207,25 +176,23 @@ def train(
         )
     trained = _training_summary(ticket, result, seed)
     if out is not None and not result.failed:
-        from nirvana.trained import Weights
+        from nirvana.weights import Weights
 
         Weights.trained(ticket, result, seed).write(out)
         trained["weights"] = str(out)
-    said = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
-    output.data(trained, lambda: print(f"{said}, {trained['seconds']:.1f} s ({result.engine})"))
+    accuracy = f"test accuracy {percent(trained['test_accuracy'])} at density {percent(ticket.density)}"
+    output.data(trained, lambda: print(f"{accuracy}, {trained['seconds']:.1f} s ({result.engine})"))
     if result.failed:
         raise TrainingFailed(f"the loss was not finite at step {result.failed_step}")
 
 
 def _check_out(out: Path | None) -> None:
     """Refuse a file for weights before anything is trained."""
-    from nirvana.errors import Invalid
-
     if out is not None and (out.suffix != ".npz" or not out.absolute().parent.is_dir()):
         raise Invalid(f"--out is {out}, expected a file that ends in .npz in a folder that exists")
 
 
-def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:
+def _training_summary(ticket: Ticket, result: TrainResult, seed: int) -> JsonObject:
     return {
         "test_accuracy": result.early_stop_test_accuracy,
         "early_stop_step": result.early_stop_step,
@@ -242,26 +209,16 @@ def _training_summary(ticket: Any, result: Any, seed: int) -> dict[str, Any]:
     }
 
 
-def open_lab() -> Any:
-    """nirvana.lab, or a clear word where torch is not installed."""
-    from nirvana.errors import missing_lab
+def read_recipe(path: Path | None) -> JsonObject:
+    """Read a JSON file of recipe fields; no file has none.
 
-    try:
-        from nirvana import lab
-    except ModuleNotFoundError as error:
-        raise missing_lab(error) from None
-    return lab
-
-
-def read_recipe(path: Path | None) -> dict[str, Any] | None:
-    import json
-
-    from nirvana.errors import InvalidRecipe, NotFound
-
+    Raises:
+        NotFound, InvalidRecipe: there is no such file, or no JSON object in it.
+    """
     if path is None:
-        return None
+        return {}
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json_.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise NotFound(f"no such file: {path}") from error
     except ValueError as error:

@@ -1,54 +1,81 @@
-"""search, show, pull, push, yank, lint: tickets as a registry holds them, and as files."""
+"""search, show, pull, push, yank, lint, cache: tickets of a registry, as files and as kept here."""
 
 from __future__ import annotations
 
+import inspect
+import operator
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nirvana.cli.output import Json, Output, Quiet, percent
+from nirvana.cli.output import Json, Output, Quiet, Watch, percent
+from nirvana.client.filters import PARAMETERS, Filter, Value
+from nirvana.errors import JsonObject
 
+if TYPE_CHECKING:
+    from nirvana.format.lint import LintReport
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:..., or a .ticket file.")]
 
 
 def search(
-    q: Annotated[str | None, typer.Argument(help="Words to look for.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task that tickets are for.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="Name of the network.")] = None,
-    method: Annotated[str | None, typer.Option(help="How tickets were found: imp, one-shot.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Who published them.")] = None,
-    verdict: Annotated[str | None, typer.Option(help="winning, matching ...")] = None,
-    min_density: Annotated[float | None, typer.Option(help="Least share of weights kept.")] = None,
-    max_density: Annotated[float | None, typer.Option(help="Greatest share of weights kept.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="Least test accuracy, in [0, 1].")] = None,
-    sort: Annotated[str | None, typer.Option(help="accuracy, density, kept, created_at ...")] = None,
-    order: Annotated[str | None, typer.Option(help="asc or desc.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The most to print.")] = 50,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of tickets.")] = 50,
     json: Json = False,
     quiet: Quiet = False,
+    **filters: Value,
 ) -> None:
     """Search published tickets."""
-    from nirvana.client import Client
+    from nirvana.client.rest import Client
 
-    filters = {"q": q, "task": task, "architecture": architecture, "method": method, "owner": owner}
-    filters |= {"verdict": verdict, "sort": sort, "order": order}
-    ranges = {"min_density": min_density, "max_density": max_density, "min_accuracy": min_accuracy}
     with Client() as client:
-        found = list(client.search(limit=limit, **filters, **ranges))
+        hits = list(client.search(limit=limit, cursor=None, **filters))
     output = Output(json, quiet)
-    output.data({"items": found}, lambda: _print_hits(output, found))
+    output.data({"items": hits}, lambda: _print_hits(output, hits))
+    if str(filters.get("verdict") or "").upper() == "WINNING" and not filters.get("origin"):
+        output.say("attested and sealed winners only, each once; --origin any shows the others too")
 
 
-def _print_hits(output: Output, found: list[dict[str, Any]]) -> None:
-    if not found:
+def _options(row: Filter) -> Iterator[inspect.Parameter]:
+    """Yield the options of a filter: one, or those of a range's ends; words are an argument."""
+    help = f"{row.help[0].upper()}{row.help[1:]}."
+    if row.kind == "range":
+        is_instant = row.type is datetime
+        annotation = str | None if is_instant else operator.or_(row.type, None)
+        for name, end in zip(row.ends, ("Minimum", "Maximum"), strict=True):
+            option = typer.Option(None, metavar="TIME" if is_instant else None, help=f"{end} {row.help}.")
+            yield inspect.Parameter(name, _KEYWORD, default=option, annotation=annotation)
+        return
+    option = typer.Option(row.default, help=help)
+    if row.kind == "words":
+        option = typer.Argument(None, help=help)
+    elif row.kind == "flag":
+        option = typer.Option(False, f"--{row.name.replace('_', '-')}", help=help)
+    yield inspect.Parameter(row.name, _KEYWORD, default=option, annotation=row.annotation)
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature of `search` with the options of every filter in the place of `filters`."""
+    *own, _filters = inspect.signature(search, eval_str=True).parameters.values()
+    return inspect.Signature([*(option for row in PARAMETERS for option in _options(row)), *own])
+
+
+search.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+def _print_hits(output: Output, hits: list[JsonObject]) -> None:
+    if not hits:
         output.say("no ticket matches")
         return
-    columns = ("ticket", "task", "architecture", "density", "accuracy", "verdict")
-    output.table(columns, [_hit_row(hit) for hit in found])
+    columns = ("ticket", "task", "architecture", "density", "accuracy", "verdict", "origin")
+    output.table(columns, [_hit_row(hit) for hit in hits])
 
 
-def _hit_row(hit: dict[str, Any]) -> tuple[Any, ...]:
+def _hit_row(hit: JsonObject) -> tuple[object, ...]:
     accuracy = hit.get("accuracy")
     architecture = hit.get("architecture")
     shown = architecture.get("name") if isinstance(architecture, dict) else architecture
@@ -58,21 +85,32 @@ def _hit_row(hit: dict[str, Any]) -> tuple[Any, ...]:
         shown,
         percent(hit.get("density")),
         percent(accuracy) if isinstance(accuracy, int | float) else "",
-        hit.get("verdict") or "unverified",
+        f"copy of {copy_of}" if (copy_of := hit.get("copy_of")) else _verdict(hit),
+        str(hit.get("origin") or "").replace("-", " "),
     )
 
 
-def full_name(listing: dict[str, Any]) -> str:
-    """owner/name of a listing; the digest where it has none."""
+def _verdict(hit: JsonObject) -> str:
+    """Return the verdict, with its protocol where that is an older one."""
+    from nirvana.verification.protocol import PROTOCOL
+
+    verdict, protocol = hit.get("verdict"), hit.get("protocol")
+    if not verdict:
+        return "unverified"
+    return str(verdict) if protocol in (PROTOCOL, None) else f"{verdict} (by {protocol})"
+
+
+def full_name(listing: JsonObject) -> str:
+    """Return owner/name of a listing; the digest where it has none."""
     owner, name = listing.get("owner"), listing.get("name")
     owner = owner.get("name") if isinstance(owner, dict) else owner
     return f"{owner}/{name}" if owner and name else str(listing.get("digest", ""))
 
 
 def show(name: Name, json: Json = False, quiet: Quiet = False) -> None:
-    """Show a published ticket, or a .ticket file: what it is, its layers, its verdict."""
-    from nirvana.api import is_file_name, parse_reference
-    from nirvana.client import Client
+    """Show a published ticket, or a .ticket file: its layers and verdict; of a digest, its listings."""
+    from nirvana.client.api import is_file_name, parse_reference
+    from nirvana.client.rest import Client
 
     output = Output(json, quiet)
     if is_file_name(name):
@@ -84,17 +122,23 @@ def show(name: Name, json: Json = False, quiet: Quiet = False) -> None:
     output.data(shown, lambda: _print_ticket(output, shown))
 
 
-def _describe_file(path: Path) -> dict[str, Any]:
-    from nirvana.ticket import Ticket
+def _describe_file(path: Path) -> JsonObject:
+    from nirvana.format.ticket import Ticket
 
     ticket = Ticket.read(path)
-    counts = {"density": ticket.density, "kept": ticket.kept, "total": ticket.total}
+    counts = {
+        "density": ticket.density,
+        "kept": ticket.kept,
+        "total": ticket.total,
+        "kept_parameters": ticket.kept_parameters,
+        "parameters": ticket.architecture.parameter_count,
+    }
     manifest = ticket.manifest()
     described = {"digest": ticket.digest, "task": ticket.task, "architecture": ticket.architecture.name}
     return described | counts | {"layers": ticket.layers(), "manifest": manifest}
 
 
-def _print_ticket(output: Output, shown: dict[str, Any]) -> None:
+def _print_ticket(output: Output, shown: JsonObject) -> None:
     skipped = {"layers", "manifest", "evaluations", "lineage"}
     rows = [(key, value) for key, value in shown.items() if key not in skipped and _is_short(value)]
     output.table(("field", "value"), rows, title=full_name(shown))
@@ -104,9 +148,14 @@ def _print_ticket(output: Output, shown: dict[str, Any]) -> None:
     shares = [percent(layer["density"]) for layer in layers]
     if layers:
         output.table(columns, [(*row, share) for row, share in zip(cells, shares, strict=True)])
+    if exams := shown.get("exams"):
+        counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(exams.items()))
+        output.say(f"examined {sum(exams.values())} times, its copies counted: {counts}")
+    if listings := shown.get("listings"):
+        _print_hits(output, listings)
 
 
-def _is_short(value: Any) -> bool:
+def _is_short(value: object) -> bool:
     return value is not None and not isinstance(value, dict | list)
 
 
@@ -117,10 +166,9 @@ def pull(
     quiet: Quiet = False,
 ) -> None:
     """Download a ticket, checked, to a file; it is kept in the cache as well."""
-    from nirvana.api import fetch, parse_reference
-    from nirvana.cli.progress import Watch
+    from nirvana.client.api import fetch, parse_reference
     from nirvana.files import write_atomically
-    from nirvana.ticket import Ticket
+    from nirvana.format.ticket import Ticket
 
     output = Output(json, quiet)
     endpoint, reference = parse_reference(name)
@@ -141,33 +189,35 @@ def pull(
 
 def push(
     file: Annotated[Path, typer.Argument(help="The .ticket file.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="The name it gets under your account.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Publish a .ticket file under your account. Doing it again with the same file and name is no error."""
-    from nirvana.client import Client
-    from nirvana.ticket import Ticket
+    from nirvana.client.rest import Client
+    from nirvana.format.ticket import Ticket
 
     Ticket.read(file)
     output = Output(json, quiet)
     with Client() as client:
         published = client.publish(file.read_bytes(), name)
+    if copy_of := published.get("copy_of"):
+        output.say(f"warning: a copy of {copy_of}, which was published first, and listed as one")
     output.data(published, lambda: print(f"{full_name(published)} {published['digest']}"))
 
 
 def yank(
     name: Name,
     reason: Annotated[
-        str, typer.Option(help="broken, duplicate, license, privacy, superseded, withdrawn, other.")
+        str, typer.Option(help="Reason: broken, duplicate, license, privacy, superseded, withdrawn or other.")
     ],
-    detail: Annotated[str | None, typer.Option(help="Why, in words.")] = None,
+    detail: Annotated[str | None, typer.Option(help="Reason in words.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Hide your ticket from search; pinned downloads go on working."""
-    from nirvana.api import parse_reference
-    from nirvana.client import Client
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
 
     endpoint, reference = parse_reference(name)
     with Client(endpoint) as client:
@@ -179,7 +229,7 @@ def lint(
     file: Annotated[Path, typer.Argument(help="The .ticket file.")], json: Json = False, quiet: Quiet = False
 ) -> None:
     """Check a .ticket file against the format; exit code 4 when it is not valid."""
-    from nirvana.reader import lint as lint_file
+    from nirvana.format.lint import lint as lint_file
 
     report = lint_file(file)
     Output(json, quiet).data(report.to_dict(), lambda: _print_lint(report))
@@ -187,10 +237,112 @@ def lint(
         raise typer.Exit(4)
 
 
-def _print_lint(report: Any) -> None:
+def _print_lint(report: LintReport) -> None:
     if report.ok:
-        print(f"valid: {report.digest}, density {report.density:.4f} ({report.kept} of {report.total})")
+        weights = f"density {report.density:.4f} ({report.kept} of {report.total} weights"
+        print(
+            f"valid: {report.digest}, {weights}, {report.kept_parameters} of {report.parameters} parameters)"
+        )
     for problem in report.errors:
         print(f"{problem.pointer or '/'}: {problem.detail} [{problem.code}]")
     for warning in report.warnings:
         print(f"warning: {warning}")
+
+
+def diff(
+    first: Name,
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the masks of two tickets, layer by layer: files, or published ones."""
+    from nirvana.client.api import load
+    from nirvana.verification.overlaps import diff as diff_tickets
+
+    output = Output(json, quiet)
+    shared = diff_tickets(load(first), load(second))
+    output.data({"first": first, "second": second} | shared, lambda: _print_diff(output, shared))
+
+
+def _print_diff(output: Output, shared: JsonObject) -> None:
+    columns = ("layer", "first keeps", "second keeps", "both", "jaccard", "beyond chance", "same values")
+    rows = [
+        (
+            row["name"],
+            *row["kept"],
+            row["both"],
+            f"{row['jaccard']:.3f}",
+            f"{row['beyond_chance']:.3f}",
+            "yes" if row["same_values"] else "no",
+        )
+        for row in (*shared["layers"], shared | {"name": "all"})
+    ]
+    output.table(columns, rows)
+
+
+CITATIONS = ("bibtex", "cff", "csl", "datacite")
+
+
+def cite(
+    name: Name,
+    format: Annotated[str, typer.Option(help=f"One of {', '.join(CITATIONS)}.")] = "bibtex",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print how to cite a published ticket."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    with Client(endpoint) as client:
+        text = client.citation(reference, format)
+    Output(json, quiet).data({"format": format, "citation": text}, lambda: print(text, end=""))
+
+
+cache_app = typer.Typer(help="The tickets kept on this machine.", no_args_is_help=True)
+
+
+@cache_app.command("ls")
+def list_kept(json: Json = False, quiet: Quiet = False) -> None:
+    """List the kept tickets."""
+    from nirvana.client.cache import Cache
+
+    cache = Cache()
+    kept = [(digest, cache.size_bytes(digest)) for digest in cache.digests()]
+    output = Output(json, quiet)
+    listed = [{"digest": digest, "bytes": size} for digest, size in kept]
+    output.data({"items": listed}, lambda: output.table(("digest", "bytes"), kept))
+
+
+@cache_app.command("rm")
+def forget(
+    digests: Annotated[list[str] | None, typer.Argument(help="Digests; --all for every one.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every kept ticket.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Forget kept tickets; they can be downloaded again."""
+    from nirvana.client.cache import Cache
+
+    cache = Cache()
+    chosen = list(cache.digests()) if everything else digests or []
+    for digest in chosen:
+        cache.remove(digest)
+    output = Output(json, quiet)
+    output.data({"removed": chosen}, lambda: output.say(f"removed {len(chosen)}"))
+
+
+@cache_app.command("verify")
+def verify_kept(json: Json = False, quiet: Quiet = False) -> None:
+    """Read every kept ticket again; damaged ones are removed. Exit code 4 when there was one."""
+    from nirvana.client.cache import Cache
+
+    cache = Cache()
+    listed = list(cache.digests())
+    damaged = [digest for digest in listed if cache.find_intact(digest) is None]
+    output = Output(json, quiet)
+    intact = len(listed) - len(damaged)
+    counts = {"intact": intact, "damaged": damaged}
+    output.data(counts, lambda: print(f"{intact} intact, {len(damaged)} damaged and removed"))
+    if damaged:
+        raise typer.Exit(4)

@@ -1,9 +1,8 @@
-"""`nirvana up`: one command from nothing to a registry that serves, with a verified first ticket."""
+"""up: one command from nothing to a registry that serves, with a verified first ticket."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import os
 import re
@@ -14,22 +13,42 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from nirvana import environment
-from nirvana.cli import children
-from nirvana.cli.children import Child
-from nirvana.cli.output import Output
+from nirvana.cli import processes
+from nirvana.cli.output import Json, Output, Quiet
+from nirvana.cli.processes import Child
 from nirvana.errors import Conflict, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
-    from nirvana.client import Client
+    from nirvana.client.rest import Client
 
 HOST = "127.0.0.1"
 SCOPES = "read,publish,yank,job,admin"
 _READY_SECONDS = 60.0
 _DRAIN_SECONDS = 15.0
 _MOST_RESTARTS = 5
+
+
+def up(
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; a free one if it is busy.")] = None,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", "--once", help="In a throw-away home; do the first job, then stop. 0 if it won."
+        ),
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Start a registry on this machine; on an empty database, find and verify a first ticket."""
+    output = Output(json, quiet)
+    if demo:
+        raise typer.Exit(run_demo(output))
+    run_up(output, 8000 if port is None else port)
 
 
 def run_up(output: Output, port: int) -> None:
@@ -45,7 +64,7 @@ def run_up(output: Output, port: int) -> None:
 
 
 def run_demo(output: Output) -> int:
-    """The first job in a throw-away home: 0 when its verified ticket won, 6 when it did not."""
+    """Do the first job in a throw-away home; return 0 when its verified ticket won, 6 when it did not."""
     from nirvana.cli.welcome import find_and_verify, is_won, print_outcome
 
     with tempfile.TemporaryDirectory(prefix="nirvana-demo-") as folder, _stopping_on_sigterm():
@@ -61,7 +80,7 @@ def run_demo(output: Output) -> int:
 
 
 class Registry:
-    """A service and a worker that run, and a client who is signed in."""
+    """A running service and worker, and a client who is signed in."""
 
     def __init__(self, client: Client, service: Child, worker: Child) -> None:
         self.client, self.service, self.worker = client, service, worker
@@ -82,7 +101,7 @@ class Registry:
             self.worker.restart()
 
     def keep_running(self, output: Output) -> None:
-        """Until interrupted."""
+        """Watch the processes until interrupted."""
         while True:
             time.sleep(1)
             before = self._restarts
@@ -102,7 +121,7 @@ def start_registry(output: Output, port: int) -> Iterator[Registry]:
         port = _free_port(port, output)
         settings = {"NIRVANA_HOME": str(home), "NIRVANA_HOST": HOST, "NIRVANA_PORT": str(port)}
         output.say(f"home: {home}; bringing the database up to date")
-        children.run("app", ["migrate"], settings)
+        processes.run("app", ["migrate"], settings)
         listen = ("--host", HOST, "--port", str(port))
         service = Child("service", "app", ("serve", *listen), settings, logs / "service.log")
         stack.callback(service.stop, _DRAIN_SECONDS)
@@ -115,21 +134,21 @@ def start_registry(output: Output, port: int) -> Iterator[Registry]:
 
 
 def _wait_until_ready(endpoint: str, service: Child, worker: Child) -> None:
-    from nirvana.client import Client
+    from nirvana.client.rest import Client
 
     with Client(endpoint, token="") as client:
-        wanted = (client.is_ready, lambda: service.has_ended, lambda: worker.has_ended)
-        came = children.wait_until(lambda: any(condition() for condition in wanted), _READY_SECONDS)
+        conditions = (client.is_ready, lambda: service.has_ended, lambda: worker.has_ended)
+        is_decided = processes.wait_until(lambda: any(is_true() for is_true in conditions), _READY_SECONDS)
     for child in (service, worker):
         if child.has_ended:
             raise Unavailable(child.last_words())
-    if not came:
+    if not is_decided:
         raise Unavailable(f"the service was not ready after {_READY_SECONDS:.0f} s; its log: {service.log}")
 
 
 def _signed_in(endpoint: str, settings: dict[str, str]) -> Client:
-    """A client with the kept token, or with a new one where there is none that the service knows."""
-    from nirvana.client import Client
+    """Return a client with the kept token, or with a new one where there is none that the service knows."""
+    from nirvana.client.rest import Client
 
     if environment.token():
         client = Client(endpoint)
@@ -143,17 +162,17 @@ def _signed_in(endpoint: str, settings: dict[str, str]) -> Client:
 
 
 def _make_token(settings: dict[str, str]) -> str:
-    """A new token of this user's account, kept under NIRVANA_HOME with mode 0600."""
+    """Make a token of this user's account and keep it under NIRVANA_HOME with mode 0600."""
     from nirvana.files import write_atomically
 
     arguments = ["token", "--account", _account_name(), "--scopes", SCOPES]
-    secret = children.run("app", arguments, settings).strip().splitlines()[-1]
+    secret = processes.run("app", arguments, settings).strip().splitlines()[-1]
     write_atomically(environment.token_file(), secret.encode(), mode=0o600)
     return secret
 
 
 def _account_name() -> str:
-    """This user's name as an account's: a-z, 0-9 and -."""
+    """Return this user's name as an account's: a-z, 0-9 and -."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -162,7 +181,7 @@ def _account_name() -> str:
 
 
 def _free_port(wanted: int, output: Output) -> int:
-    """`wanted`, or another one that is free; 0 takes any."""
+    """Return `wanted`, or another port that is free; 0 takes any."""
     for port in (wanted, *range(wanted + 1, wanted + 20), 0) if wanted else (0,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,10 +189,10 @@ def _free_port(wanted: int, output: Output) -> int:
                 probe.bind((HOST, port))
             except OSError:
                 continue
-            found = int(probe.getsockname()[1])
-            if wanted and found != wanted:
-                output.say(f"port {wanted} is busy, so that the service takes {found}")
-            return found
+            free = int(probe.getsockname()[1])
+            if wanted and free != wanted:
+                output.say(f"port {wanted} is busy, so that the service takes {free}")
+            return free
     raise Conflict("no port on 127.0.0.1 is free")
 
 
@@ -184,6 +203,8 @@ def _only_one(home: Path) -> Iterator[None]:
     Raises:
         Conflict: another `nirvana up` runs in it.
     """
+    import fcntl  # Unix alone has it, and every other verb works without
+
     with (home / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

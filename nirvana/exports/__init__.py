@@ -2,7 +2,7 @@
 
 safetensors   the values (pruned weights 0), and mask/<parameter> as U8 of the parameter's shape
 numpy         the same as arrays of an .npz
-csr           an .npz of compressed sparse rows, for SciPy: costs what is kept
+csr           an .npz of compressed sparse rows, for SciPy: its size follows the kept weights
 onnx          a model for onnxruntime and others: dense weights with zeros
 script        train.py: one file that stands alone and trains the ticket
 
@@ -18,8 +18,8 @@ from nirvana.errors import Invalid, Problem
 from nirvana.exports.arrays import to_csr, to_npz, to_safetensors
 from nirvana.exports.onnx import to_onnx
 from nirvana.exports.script import to_script
-from nirvana.ticket import Ticket
-from nirvana.trained import Weights
+from nirvana.format.ticket import Ticket
+from nirvana.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ FORMATS: dict[str, tuple[Write, str, str]] = {
 
 
 def export_ticket(ticket: Ticket, form: str, weights: Weights | None = None) -> Export:
-    """A ticket in one of FORMATS.
+    """Export a ticket in one of FORMATS.
 
     Args:
         weights: trained from this ticket, written in place of its initial values.

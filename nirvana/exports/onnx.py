@@ -1,30 +1,44 @@
 """A ticket as an ONNX model: dense weights with zeros, the same outputs in any runtime.
 
 Input `input`, float32 (batch, *architecture.input), standardised; output `logits`, (batch, classes). Weights
-keep their names. The model's metadata says the ticket's digest, the task, its normalisation and classes.
+keep their names. The model's metadata hold the ticket's digest, the task, its normalisation and classes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from nirvana import __version__, tasks
-from nirvana.architecture import Architecture, inputs_of
+from nirvana import tasks
+from nirvana.environment import VERSION
 from nirvana.errors import Invalid, Problem, Unavailable
-from nirvana.ops import BATCH_NORM_EPSILON, LAYER_NORM_EPSILON, Node, Shape, sizes, value
-from nirvana.ticket import Ticket
-from nirvana.trained import Weights, with_statistics
+from nirvana.format.ticket import Ticket
+from nirvana.networks.architecture import Architecture, inputs_of
+from nirvana.networks.ops import (
+    BATCH_NORM_EPSILON,
+    LAYER_NORM_EPSILON,
+    Node,
+    Shape,
+    find_refusal,
+    sizes,
+    value,
+)
+from nirvana.weights import Weights, with_statistics
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
+Attribute = int | float | list[int]
 
 OPSET, IR_VERSION = 17, 8  # onnxruntime 1.12 (2022) and later read them
 
 
 def to_onnx(ticket: Ticket, weights: Weights | None = None) -> bytes:
-    """The model's bytes: the same for the same ticket, weights and version of onnx.
+    """Return the model's bytes: the same for the same ticket, weights and version of onnx.
 
     Raises:
         Unavailable: onnx is not installed; names the extra that brings it.
@@ -45,7 +59,7 @@ def to_onnx(ticket: Ticket, weights: Weights | None = None) -> bytes:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="nirvana",
-        producer_version=__version__,
+        producer_version=VERSION,
     )
     helper.set_model_props(model, _metadata(ticket, weights))
     checker.check_model(model, full_check=True)
@@ -53,21 +67,21 @@ def to_onnx(ticket: Ticket, weights: Weights | None = None) -> bytes:
 
 
 def _metadata(ticket: Ticket, weights: Weights | None) -> dict[str, str]:
-    """What the model says of itself, JSON but for the digest and the name of the task."""
-    found = {"nirvana.digest": ticket.digest, "nirvana.task": ticket.task}
+    """Return the model's metadata: JSON but for the digest and the name of the task."""
+    metadata = {"nirvana.digest": ticket.digest, "nirvana.task": ticket.task}
     if weights is not None:
-        found["nirvana.training"] = json.dumps(dict(weights.training or {}), sort_keys=True)
+        metadata["nirvana.training"] = json.dumps(dict(weights.training or {}), sort_keys=True)
     if weights is not None or ticket.task in tasks.names():
         task = tasks.get(ticket.task) if weights is None else weights.task
         mean, sd = task.normalisation
         standard = {"pixel_max": task.pixel_max, "mean": mean, "sd": sd}
-        found["nirvana.normalisation"] = json.dumps(standard, sort_keys=True)
-        found["nirvana.class_names"] = json.dumps(task.class_names)
-    return found
+        metadata["nirvana.normalisation"] = json.dumps(standard, sort_keys=True)
+        metadata["nirvana.class_names"] = json.dumps(task.class_names)
+    return metadata
 
 
 class _Graph:
-    """An ONNX graph on its way: nodes in order, and the tensors that they read.
+    """An ONNX graph in the making: nodes in order, and the tensors that they read.
 
     Attributes:
         shapes: output shape of each node, of one example.
@@ -75,13 +89,20 @@ class _Graph:
 
     def __init__(self, architecture: Architecture, values: Mapping[str, NDArray[np.float32]]) -> None:
         self.architecture, self.shapes = architecture, architecture.shapes
-        self.nodes: list[Any] = []
-        self.tensors: dict[str, NDArray[Any]] = dict(values)
+        self.nodes: list[NodeProto] = []
+        self.tensors: dict[str, NDArray[np.generic]] = dict(values)
 
-    def build(self) -> Any:
+    def build(self) -> GraphProto:
+        """Return the graph.
+
+        Raises:
+            Invalid: an op without a row in TRANSLATIONS; names its node.
+        """
         from onnx import TensorProto, helper, numpy_helper
 
         architecture, before = self.architecture, list[str]()
+        if detail := find_refusal(architecture.nodes, TRANSLATIONS, "has no translation to ONNX, expected"):
+            raise Invalid(detail, errors=[Problem("/architecture/nodes", "not-exported", detail)])
         for node in architecture.nodes:
             self._translate(node, inputs_of(node, before))
             before = [node["name"]]
@@ -92,22 +113,21 @@ class _Graph:
         tensors = [numpy_helper.from_array(np.ascontiguousarray(t), n) for n, t in self.tensors.items()]
         return helper.make_graph(self.nodes, architecture.name, [x], [y], tensors)
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Append a node; the name of its output."""
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Attribute) -> str:
+        """Append a node and return the name of its output."""
         from onnx import helper
 
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        node = helper.make_node(op, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(name, attributes[name]) for name in sorted(attributes))
+        self.nodes.append(node)
         return output
 
-    def constant(self, name: str, array: Any) -> str:
-        """Keep a tensor; its name."""
+    def constant(self, name: str, array: ArrayLike) -> str:
+        """Keep a tensor and return its name."""
         self.tensors[name] = np.asarray(array)
         return name
 
     def _translate(self, node: Node, sources: list[str]) -> None:
-        if node["op"] not in TRANSLATIONS:
-            detail = f"{node['op']} ({node['name']}) has no translation to ONNX"
-            raise Invalid(detail, errors=[Problem("/architecture/nodes", "not-exported", detail)])
         shape = self.shapes[sources[0]] if sources else self.architecture.input
         inputs = [_output(source) for source in sources] or ["input"]
         TRANSLATIONS[node["op"]](self, node, inputs, shape, _output(node["name"]))
@@ -119,7 +139,7 @@ def _output(node: str) -> str:
 
 # one function an op: (graph, node, inputs, shape of the first input, output)
 
-Translation = Callable[[_Graph, Node, list[str], Shape, str], Any]
+Translation = Callable[[_Graph, Node, list[str], Shape, str], None]
 
 
 def _plain(op: str) -> Translation:
@@ -140,14 +160,14 @@ def _linear(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: 
 
 
 def _project(graph: _Graph, x: str, weight: str, bias: str | None, output: str) -> None:
-    """x @ weight.T + bias of tokens (batch, tokens, features)."""
-    turned = graph.add("Transpose", [weight], f"{output}:{weight}", perm=[1, 0])
-    product = graph.add("MatMul", [x, turned], output if bias is None else f"{output}:product")
+    """Add the nodes of x @ weight.T + bias for tokens x, (batch, tokens, features)."""
+    transposed = graph.add("Transpose", [weight], f"{output}:{weight}", perm=[1, 0])
+    product = graph.add("MatMul", [x, transposed], output if bias is None else f"{output}:product")
     if bias is not None:
         graph.add("Add", [product, bias], output)
 
 
-def _window(node: Node, dimensions: int) -> dict[str, Any]:
+def _window(node: Node, dimensions: int) -> dict[str, Attribute]:
     kernel, stride, padding = (
         list(sizes(node, name, dimensions)) for name in ("kernel", "stride", "padding")
     )
@@ -161,7 +181,7 @@ def _convolve(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output
     graph.add("Conv", [*inputs, *parts], output, group=value(node, "groups"), **window)
 
 
-def _pool(op: str, **attributes: Any) -> Translation:
+def _pool(op: str, **attributes: Attribute) -> Translation:
     def translate(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: str) -> None:
         graph.add(op, inputs, output, **_window(node, len(shape) - 1), **attributes)
 
@@ -210,7 +230,7 @@ def _embedding(graph: _Graph, node: Node, inputs: list[str], shape: Shape, outpu
 
 
 def _attention(graph: _Graph, node: Node, inputs: list[str], shape: Shape, output: str) -> None:
-    """Heads side by side; Reference: Vaswani et al. 2017 (arXiv 1706.03762)."""
+    """Multi-head self-attention. Reference: Vaswani et al. 2017 (arXiv 1706.03762)."""
     name, (tokens, features) = node["name"], shape
     _project(graph, inputs[0], f"{name}.in_proj.weight", f"{name}.in_proj.bias", f"{output}:in")
     split = [f"{output}:{part}" for part in ("q", "k", "v")]

@@ -1,221 +1,236 @@
 """Convolutions, compiled: a kept weight meets a patch of pixels, all their lanes, at a time.
 
-Direct, without im2col: a weight is a distance between cells, the same for every pixel, so nothing is copied.
-`pixels`, wherever it is an argument, is a tuple of one item for each pixel of a patch.
+Direct, without im2col: a weight is a distance between positions, the same for every pixel, so nothing is
+copied. `pixels`, wherever it is an argument, is a tuple of one item for each pixel of a patch.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from nirvana.sparse.activations import activate, activation_grad
 from nirvana.sparse.compiling import compiled, kernel
-from nirvana.sparse.layout import WIDTH, Floats, Tile
+from nirvana.sparse.layout import VECTOR_WIDTH, Floats, StaticSize
 from nirvana.sparse.pixels import (
+    gather_offsets,
     load_pixels,
-    meet,
     multiply_add_pixels,
-    pick,
-    start_sums,
+    multiply_add_shifted,
     store_pixels,
+    zero_registers,
 )
 from nirvana.sparse.program import Network
-from nirvana.sparse.rows import activate, slope
-from nirvana.sparse.sharing import part
-from nirvana.sparse.threads import Share
-from nirvana.sparse.vectors import HAS_WIDE_REGISTERS, PIXELS, add_sums, add_up, load, peek, repeat, spread
+from nirvana.sparse.threads import ThreadContext, partition
+from nirvana.sparse.vectors import (
+    HAS_WIDE_REGISTERS,
+    PATCH_SIZES,
+    accumulate_sums,
+    broadcast,
+    horizontal_sum,
+    load,
+    load_scalar,
+    repeat,
+)
 
-LARGE, SMALL, ONE = ((0,) * count for count in PIXELS)
-SOME = (0,) * 8  # weights whose gradients are summed together
-JOINED = 2 if HAS_WIDE_REGISTERS else 1  # parts, in gradients: such processors have larger second caches
-BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
+LARGE, SMALL, ONE = ((0,) * size for size in PATCH_SIZES)
+WEIGHT_BLOCK = (0,) * 8  # weights whose gradients are summed together
+JOINED_BLOCKS = (
+    2 if HAS_WIDE_REGISTERS else 1
+)  # of a row, in gradients: such processors have larger L2 caches
+PIXEL_BLOCK = 128  # times 16 lanes of a channel, in whole rows: a shorter sum costs more to begin and to end
 
 
 @kernel
-def convolve(
+def conv_forward(
     network: Network,
-    node: Any,
+    node: np.record,
     parameters: Floats,
     outputs: Floats,
-    share: Share,
-    lanes: Tile,
+    thread: ThreadContext,
+    lanes: StaticSize,
 ) -> None:
-    """Fill the node's pixels from those that its weights read."""
-    for number in range(node.patches, node.patches_end):
+    """Compute the node's pixels from those that its weights read."""
+    for number in range(node.forward_patches, node.forward_patches_end):
         patch = network.patches[number]
         if patch.pixels == len(LARGE):
-            _convolve_at(network, node, parameters, outputs, share, patch, lanes, LARGE)
+            _forward_patch(network, node, parameters, outputs, thread, patch, lanes, LARGE)
         elif patch.pixels == len(SMALL):
-            _convolve_at(network, node, parameters, outputs, share, patch, lanes, SMALL)
+            _forward_patch(network, node, parameters, outputs, thread, patch, lanes, SMALL)
         else:
-            _convolve_at(network, node, parameters, outputs, share, patch, lanes, ONE)
+            _forward_patch(network, node, parameters, outputs, thread, patch, lanes, ONE)
 
 
 @compiled
-def _convolve_at(
+def _forward_patch(
     network: Network,
-    node: Any,
+    node: np.record,
     parameters: Floats,
     outputs: Floats,
-    share: Share,
-    patch: Any,
-    lanes: Tile,
-    pixels: Tile,
+    thread: ThreadContext,
+    patch: np.record,
+    lanes: StaticSize,
+    pixels: StaticSize,
 ) -> None:
-    """All channels of a patch."""
-    step = WIDTH * len(lanes)
-    right, down = patch.read_right * step, patch.read_down * step
-    to_right, to_down = patch.made_right * step, patch.made_down * step
-    first, end = part(share, node.channels)
-    for piece in range(node.parts):
+    """Compute all channels of a patch."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    right, down = patch.input_right * tile_size, patch.input_down * tile_size
+    to_right, to_down = patch.output_right * tile_size, patch.output_down * tile_size
+    first, end = partition(thread, node.channels)
+    for block in range(node.row_blocks):
         for channel in range(first, end):
-            to = (node.origin + patch.made + channel * node.plane) * step
-            total = repeat(spread(parameters[node.bias + channel], lanes), pixels)
-            if piece:
+            to = (node.origin + patch.output + channel * node.plane) * tile_size
+            total = repeat(broadcast(parameters[node.bias + channel], lanes), pixels)
+            if block:
                 total = load_pixels(outputs, to, to_right, to_down, lanes, pixels)
-            row = node.row + channel * node.parts + piece
-            for k in range(network.starts[row], network.starts[row + 1]):
-                at = (patch.read + peek(network.columns, k)) * step
-                total = multiply_add_pixels(peek(parameters, k), outputs, at, right, down, total)
-            if piece + 1 == node.parts:
+            row = node.first_row + channel * node.row_blocks + block
+            for k in range(network.row_ptr[row], network.row_ptr[row + 1]):
+                at = (patch.input + load_scalar(network.col_idx, k)) * tile_size
+                total = multiply_add_pixels(load_scalar(parameters, k), outputs, at, right, down, total)
+            if block + 1 == node.row_blocks:
                 total = activate(node.activation, total)
             store_pixels(outputs, to, to_right, to_down, total)
 
 
 @kernel
-def convolve_weights(
+def conv_weight_grad(
     network: Network,
-    node: Any,
+    node: np.record,
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
-    share: Share,
-    lanes: Tile,
+    thread: ThreadContext,
+    lanes: StaticSize,
 ) -> None:
     """Add to the gradients of weights and biases."""
-    first, last = part(share, node.channels)
-    tall = max(1, BLOCK // (node.width * len(lanes)))
-    for y in range(0, node.height, tall):
-        block = (y, min(y + tall, node.height))
+    first, last = partition(thread, node.channels)
+    height = max(1, PIXEL_BLOCK // (node.width * len(lanes)))
+    for y in range(0, node.height, height):
+        rows = (y, min(y + height, node.height))
         if node.has_bias:
             for channel in range(first, last):
-                gradients[node.bias + channel] += _add_up_rows(node, deltas, channel, block, lanes)
-        for piece in range(0, node.parts, JOINED):
+                gradients[node.bias + channel] += _bias_grad(node, deltas, channel, rows, lanes)
+        for block in range(0, node.row_blocks, JOINED_BLOCKS):
             for channel in range(first, last):
-                row = node.row + channel * node.parts + piece
-                end = network.starts[row + min(JOINED, node.parts - piece)]
-                for k in range(network.starts[row], end, len(SOME)):
-                    _weigh(network, node, gradients, outputs, deltas, channel, k, end, block, lanes)
+                row = node.first_row + channel * node.row_blocks + block
+                end = network.row_ptr[row + min(JOINED_BLOCKS, node.row_blocks - block)]
+                for k in range(network.row_ptr[row], end, len(WEIGHT_BLOCK)):
+                    _weight_grad(network, node, gradients, outputs, deltas, channel, k, end, rows, lanes)
 
 
 @compiled
-def _weigh(
+def _weight_grad(
     network: Network,
-    node: Any,
+    node: np.record,
     gradients: Floats,
     outputs: Floats,
     deltas: Floats,
     channel: int,
     k: int,
     end: int,
-    block: tuple[int, int],
-    lanes: Tile,
+    rows: tuple[int, int],
+    lanes: StaticSize,
 ) -> None:
-    """Add a block of rows to the gradients of some of a channel's weights from k on, before `end`."""
-    step = WIDTH * len(lanes)
-    read = network.reads[node.read]
-    starts, sums = pick(network.columns, k, end - 1, step, SOME), start_sums(SOME)
-    for y in range(block[0], block[1]):
-        made = (node.origin + channel * node.plane + y * node.pitch) * step
-        away = y * node.stride_y * read.pitch * step
+    """Add the gradients over a block of rows of pixels to those of a channel's weights from k on to `end`."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    source = network.inputs[node.first_input]
+    starts = gather_offsets(network.col_idx, k, end - 1, tile_size, WEIGHT_BLOCK)
+    sums = zero_registers(WEIGHT_BLOCK)
+    for y in range(rows[0], rows[1]):
+        at = (node.origin + channel * node.plane + y * node.pitch) * tile_size
+        shift = y * node.stride_y * source.pitch * tile_size
         for _ in range(node.width):
-            sums = meet(deltas, made, outputs, starts, away, lanes, sums)
-            made += step
-            away += node.stride_x * step
-    add_sums(gradients, k, end, sums)
+            sums = multiply_add_shifted(deltas, at, outputs, starts, shift, lanes, sums)
+            at += tile_size
+            shift += node.stride_x * tile_size
+    accumulate_sums(gradients, k, end, sums)
 
 
 @compiled
-def _add_up_rows(node: Any, deltas: Floats, channel: int, block: tuple[int, int], lanes: Tile) -> Any:
-    """The sum of a channel's gradients over a block of rows."""
-    step = WIDTH * len(lanes)
-    total = spread(np.float32(0), lanes)
-    for y in range(block[0], block[1]):
-        at = (node.origin + channel * node.plane + y * node.pitch) * step
+def _bias_grad(
+    node: np.record, deltas: Floats, channel: int, rows: tuple[int, int], lanes: StaticSize
+) -> np.float32:
+    """Return the sum of a channel's gradients over a block of rows of pixels."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    total = broadcast(np.float32(0), lanes)
+    for y in range(rows[0], rows[1]):
+        at = (node.origin + channel * node.plane + y * node.pitch) * tile_size
         for x in range(node.width):
-            total = total + load(deltas, at + x * step, lanes)
-    return add_up(total)
+            total = total + load(deltas, at + x * tile_size, lanes)
+    return np.float32(horizontal_sum(total))
 
 
 @kernel
-def convolve_back(
+def conv_input_grad(
     network: Network,
-    node: Any,
+    node: np.record,
     parameters: Floats,
     outputs: Floats,
     deltas: Floats,
-    leaving: Floats,
-    share: Share,
-    lanes: Tile,
+    csc_weights: Floats,
+    thread: ThreadContext,
+    lanes: StaticSize,
 ) -> None:
-    """Pass the gradient on to what was read, one phase of the stride after the other.
+    """Compute the input's gradient, one phase of the stride after the other.
 
     Args:
-        leaving: room for all weights in the order of exits, (weights,), in which each patch meets them.
+        csc_weights: room for all weights in the order of `network.row_idx`, (weights,), in which each patch
+            reads them.
     """
-    _reorder(network, node, parameters, leaving, share)
-    for number in range(node.returns, node.returns_end):
+    _gather_csc_weights(network, node, parameters, csc_weights, thread)
+    for number in range(node.backward_patches, node.backward_patches_end):
         patch = network.patches[number]
         if patch.pixels == len(LARGE):
-            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, LARGE)
+            _input_grad_patch(network, node, csc_weights, outputs, deltas, thread, patch, lanes, LARGE)
         elif patch.pixels == len(SMALL):
-            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, SMALL)
+            _input_grad_patch(network, node, csc_weights, outputs, deltas, thread, patch, lanes, SMALL)
         else:
-            _pull(network, node, leaving, outputs, deltas, share, patch, lanes, ONE)
+            _input_grad_patch(network, node, csc_weights, outputs, deltas, thread, patch, lanes, ONE)
 
 
 @compiled
-def _reorder(network: Network, node: Any, parameters: Floats, leaving: Floats, share: Share) -> None:
-    """Fill `leaving` with what this thread's channels need."""
-    channels = network.reads[node.read].channels
-    first, end = part(share, channels)
+def _gather_csc_weights(
+    network: Network, node: np.record, parameters: Floats, csc_weights: Floats, thread: ThreadContext
+) -> None:
+    """Fill `csc_weights` with those of this thread's channels."""
+    channels = network.inputs[node.first_input].channels
+    first, end = partition(thread, channels)
     for phase in range(node.stride_y * node.stride_x):
-        place = node.exit + phase * channels * node.exit_parts
-        start, stop = place + first * node.exit_parts, place + end * node.exit_parts
-        for k in range(network.exits[start], network.exits[stop]):
-            leaving[k] = parameters[network.exit_weights[k]]
+        column = node.first_col + phase * channels * node.col_blocks
+        start, stop = column + first * node.col_blocks, column + end * node.col_blocks
+        for k in range(network.col_ptr[start], network.col_ptr[stop]):
+            csc_weights[k] = parameters[network.weight_idx[k]]
 
 
 @compiled
-def _pull(
+def _input_grad_patch(
     network: Network,
-    node: Any,
-    leaving: Floats,
+    node: np.record,
+    csc_weights: Floats,
     outputs: Floats,
     deltas: Floats,
-    share: Share,
-    patch: Any,
-    lanes: Tile,
-    pixels: Tile,
+    thread: ThreadContext,
+    patch: np.record,
+    lanes: StaticSize,
+    pixels: StaticSize,
 ) -> None:
-    """The gradient of all channels that were read, at a patch of one phase."""
-    step = WIDTH * len(lanes)
-    read = network.reads[node.read]
-    right, down = patch.read_right * step, patch.read_down * step
-    from_right, from_down = patch.made_right * step, patch.made_down * step
-    first, end = part(share, read.channels)
-    for piece in range(node.exit_parts):
+    """Compute the gradient of all of the input's channels, at a patch of one phase."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    source = network.inputs[node.first_input]
+    right, down = patch.input_right * tile_size, patch.input_down * tile_size
+    from_right, from_down = patch.output_right * tile_size, patch.output_down * tile_size
+    first, end = partition(thread, source.channels)
+    for block in range(node.col_blocks):
         for channel in range(first, end):
-            at = (read.origin + patch.read + channel * read.plane) * step
-            place = node.exit + (patch.phase * read.channels + channel) * node.exit_parts + piece
-            delta = repeat(spread(np.float32(0), lanes), pixels)
-            if piece or not read.is_first:
-                delta = load_pixels(deltas, at, right, down, lanes, pixels)
-            for k in range(network.exits[place], network.exits[place + 1]):
-                cell = (patch.made + peek(network.exit_cells, k)) * step
-                delta = multiply_add_pixels(peek(leaving, k), deltas, cell, from_right, from_down, delta)
-            if piece + 1 == node.exit_parts:
-                output = load_pixels(outputs, at, right, down, lanes, pixels)
-                delta = slope(read.activation, output, delta)
-            store_pixels(deltas, at, right, down, delta)
+            to = (source.origin + patch.input + channel * source.plane) * tile_size
+            column = node.first_col + (patch.phase * source.channels + channel) * node.col_blocks + block
+            delta = repeat(broadcast(np.float32(0), lanes), pixels)
+            if block or not source.overwrites_grad:
+                delta = load_pixels(deltas, to, right, down, lanes, pixels)
+            for k in range(network.col_ptr[column], network.col_ptr[column + 1]):
+                at = (patch.output + load_scalar(network.row_idx, k)) * tile_size
+                weight = load_scalar(csc_weights, k)
+                delta = multiply_add_pixels(weight, deltas, at, from_right, from_down, delta)
+            if block + 1 == node.col_blocks:
+                output = load_pixels(outputs, to, right, down, lanes, pixels)
+                delta = activation_grad(source.activation, output, delta)
+            store_pixels(deltas, to, right, down, delta)

@@ -6,150 +6,180 @@ Reference: Ioffe & Szegedy 2015 (arXiv 1502.03167); the running variance is the 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from nirvana.ops import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
+from nirvana.networks.ops import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
+from nirvana.sparse.activations import activate, activation_grad
 from nirvana.sparse.compiling import compiled, kernel
-from nirvana.sparse.layout import WIDTH, Tile
-from nirvana.sparse.program import Network, Space, State
-from nirvana.sparse.rows import activate, slope
-from nirvana.sparse.sharing import part
-from nirvana.sparse.threads import Share
-from nirvana.sparse.vectors import add_up, load, spread, store
+from nirvana.sparse.layout import VECTOR_WIDTH, StaticSize
+from nirvana.sparse.program import Network, State, Workspace
+from nirvana.sparse.threads import ThreadContext, partition
+from nirvana.sparse.vectors import broadcast, horizontal_sum, load, store
 
 
 @kernel
-def norm_forward(
+def batch_norm_forward(
     network: Network,
-    node: Any,
+    node: np.record,
     state: State,
-    space: Space,
+    workspace: Workspace,
     batch: int,
     is_training: bool,
-    share: Share,
-    lanes: Tile,
+    thread: ThreadContext,
+    lanes: StaticSize,
 ) -> None:
-    """Normalise each channel; in training by the batch's mean and variance, which move the running ones.
+    """Normalise each channel; in training by the batch's mean and variance, which update the running ones.
 
     Args:
-        batch: examples in all of the space's tiles.
+        batch: examples in all of the workspace's tiles.
     """
-    read = network.reads[node.read]
+    source = network.inputs[node.first_input]
     count = batch * node.height * node.width
     means, variances = state.running
-    for channel in range(*part(share, node.channels)):
-        at = node.norm + channel
+    for channel in range(*partition(thread, node.channels)):
+        at = node.norm_channel + channel
         mean, variance = float(means[at]), float(variances[at])
         if is_training:
-            mean = _mean(read, space, channel, 0.0, False, lanes) / count
-            variance = _mean(read, space, channel, mean, True, lanes) / count
+            mean = _centred_sum(source, workspace, channel, 0.0, False, lanes) / count
+            variance = _centred_sum(source, workspace, channel, mean, True, lanes) / count
             means[at] += np.float32(BATCH_NORM_MOMENTUM * (mean - means[at]))
             variances[at] += np.float32(
                 BATCH_NORM_MOMENTUM * (variance * count / (count - 1) - variances[at])
             )
-        scale = 1 / math.sqrt(variance + BATCH_NORM_EPSILON)
-        space.moments[0, at], space.moments[1, at] = mean, scale
-        gain = state.parameters[node.gain + channel] * scale
-        _scale(node, read, space, channel, gain, state.parameters[node.bias + channel] - gain * mean, lanes)
+        inverse_std = 1 / math.sqrt(variance + BATCH_NORM_EPSILON)
+        workspace.batch_stats[0, at], workspace.batch_stats[1, at] = mean, inverse_std
+        scale = state.parameters[node.gain + channel] * inverse_std
+        shift = state.parameters[node.bias + channel] - scale * mean
+        _scale_and_shift(node, source, workspace, channel, scale, shift, lanes)
 
 
 @compiled
-def _mean(read: Any, space: Space, channel: int, mean: float, is_squared: bool, lanes: Tile) -> float:
-    """The sum over a channel of x - mean, or of its square; row by row, as float64."""
-    step = WIDTH * len(lanes)
-    total, middle = 0.0, spread(np.float32(mean), lanes)
-    for slot in range(space.slots):
-        live = load(space.live, slot * step, lanes)
-        for y in range(read.height):
-            at = (slot * space.cells + read.origin + channel * read.plane + y * read.pitch) * step
-            row = spread(np.float32(0), lanes)
-            for x in range(read.width):
-                away = (load(space.outputs, at + x * step, lanes) - middle) * live
-                row = row + (away * away if is_squared else away)
-            total += add_up(row)
+def _centred_sum(
+    source: np.record, workspace: Workspace, channel: int, mean: float, is_squared: bool, lanes: StaticSize
+) -> float:
+    """Return the sum over a channel of x - mean, or of its square; row by row, as float64."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    total, means = 0.0, broadcast(np.float32(mean), lanes)
+    for tile in range(workspace.tiles):
+        mask = load(workspace.lane_mask, tile * tile_size, lanes)
+        first = tile * workspace.positions + source.origin + channel * source.plane
+        for y in range(source.height):
+            at = (first + y * source.pitch) * tile_size
+            row = broadcast(np.float32(0), lanes)
+            for x in range(source.width):
+                centred = (load(workspace.outputs, at + x * tile_size, lanes) - means) * mask
+                row = row + (centred * centred if is_squared else centred)
+            total += horizontal_sum(row)
     return total
 
 
 @compiled
-def _scale(node: Any, read: Any, space: Space, channel: int, gain: float, shift: float, lanes: Tile) -> None:
-    """gain * x + shift, and the node's activation."""
-    step = WIDTH * len(lanes)
-    gains, shifts = spread(np.float32(gain), lanes), spread(np.float32(shift), lanes)
-    for slot in range(space.slots):
+def _scale_and_shift(
+    node: np.record,
+    source: np.record,
+    workspace: Workspace,
+    channel: int,
+    scale: float,
+    shift: float,
+    lanes: StaticSize,
+) -> None:
+    """Compute scale * x + shift, and the node's activation."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    scales, shifts = broadcast(np.float32(scale), lanes), broadcast(np.float32(shift), lanes)
+    for tile in range(workspace.tiles):
+        first_in = tile * workspace.positions + source.origin + channel * source.plane
+        first_out = tile * workspace.positions + node.origin + channel * node.plane
         for y in range(node.height):
-            source = (slot * space.cells + read.origin + channel * read.plane + y * read.pitch) * step
-            target = (slot * space.cells + node.origin + channel * node.plane + y * node.pitch) * step
+            at = (first_in + y * source.pitch) * tile_size
+            to = (first_out + y * node.pitch) * tile_size
             for x in range(node.width):
-                found = load(space.outputs, source + x * step, lanes) * gains + shifts
-                store(space.outputs, target + x * step, activate(node.activation, found))
+                result = load(workspace.outputs, at + x * tile_size, lanes) * scales + shifts
+                store(workspace.outputs, to + x * tile_size, activate(node.activation, result))
 
 
 @kernel
-def norm_backward(
-    network: Network, node: Any, state: State, space: Space, batch: int, share: Share, lanes: Tile
+def batch_norm_backward(
+    network: Network,
+    node: np.record,
+    state: State,
+    workspace: Workspace,
+    batch: int,
+    thread: ThreadContext,
+    lanes: StaticSize,
 ) -> None:
-    """Gradients of gains and shifts, and of what was read, through the batch's mean and variance."""
-    read = network.reads[node.read]
+    """Compute gradients of gains and shifts, and of the input, through the batch's mean and variance."""
+    source = network.inputs[node.first_input]
     count = batch * node.height * node.width
-    for channel in range(*part(share, node.channels)):
-        mean, scale = space.moments[0, node.norm + channel], space.moments[1, node.norm + channel]
-        plain, along = _sums(node, read, space, channel, mean, scale, lanes)
-        state.gradients[node.gain + channel] += np.float32(along)
-        state.gradients[node.bias + channel] += np.float32(plain)
-        gain = state.parameters[node.gain + channel] * scale
-        if read.learns:
-            _pass_on(node, read, space, channel, mean, scale, gain, plain / count, along / count, lanes)
+    for channel in range(*partition(thread, node.channels)):
+        at = node.norm_channel + channel
+        mean, inverse_std = workspace.batch_stats[0, at], workspace.batch_stats[1, at]
+        bias_grad, gain_grad = _parameter_grads(node, source, workspace, channel, mean, inverse_std, lanes)
+        state.gradients[node.gain + channel] += np.float32(gain_grad)
+        state.gradients[node.bias + channel] += np.float32(bias_grad)
+        scale = state.parameters[node.gain + channel] * inverse_std
+        if source.needs_grad:
+            slope, offset = inverse_std * (gain_grad / count), bias_grad / count
+            _input_grad(node, source, workspace, channel, mean, scale, slope, offset, lanes)
 
 
 @compiled
-def _sums(
-    node: Any, read: Any, space: Space, channel: int, mean: float, scale: float, lanes: Tile
+def _parameter_grads(
+    node: np.record,
+    source: np.record,
+    workspace: Workspace,
+    channel: int,
+    mean: float,
+    inverse_std: float,
+    lanes: StaticSize,
 ) -> tuple[float, float]:
-    """The sums of the gradient, and of the gradient x the normalised value."""
-    step = WIDTH * len(lanes)
-    plain, along, middle = 0.0, 0.0, spread(np.float32(mean), lanes)
-    for slot in range(space.slots):
+    """Return the gradients of shift and gain: the sums of delta, and of delta x the normalised value."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    bias_grad, gain_grad, means = 0.0, 0.0, broadcast(np.float32(mean), lanes)
+    for tile in range(workspace.tiles):
+        first_in = tile * workspace.positions + source.origin + channel * source.plane
+        first_out = tile * workspace.positions + node.origin + channel * node.plane
         for y in range(node.height):
-            source = (slot * space.cells + read.origin + channel * read.plane + y * read.pitch) * step
-            target = (slot * space.cells + node.origin + channel * node.plane + y * node.pitch) * step
-            row, product = spread(np.float32(0), lanes), spread(np.float32(0), lanes)
+            at = (first_in + y * source.pitch) * tile_size
+            to = (first_out + y * node.pitch) * tile_size
+            row, product = broadcast(np.float32(0), lanes), broadcast(np.float32(0), lanes)
             for x in range(node.width):
-                delta = load(space.deltas, target + x * step, lanes)
+                delta = load(workspace.deltas, to + x * tile_size, lanes)
                 row = row + delta
-                product = product + delta * (load(space.outputs, source + x * step, lanes) - middle)
-            plain += add_up(row)
-            along += add_up(product) * scale
-    return plain, along
+                product = product + delta * (load(workspace.outputs, at + x * tile_size, lanes) - means)
+            bias_grad += horizontal_sum(row)
+            gain_grad += horizontal_sum(product) * inverse_std
+    return bias_grad, gain_grad
 
 
 @compiled
-def _pass_on(
-    node: Any,
-    read: Any,
-    space: Space,
+def _input_grad(
+    node: np.record,
+    source: np.record,
+    workspace: Workspace,
     channel: int,
     mean: float,
     scale: float,
-    gain: float,
-    plain: float,
-    along: float,
-    lanes: Tile,
+    slope: float,
+    offset: float,
+    lanes: StaticSize,
 ) -> None:
-    """gain * (gradient - its mean - normalised value * mean product), in lanes that have an example."""
-    step = WIDTH * len(lanes)
-    middle, gains = spread(np.float32(mean), lanes), spread(np.float32(gain), lanes)
-    scales, mean_delta = spread(np.float32(scale * along), lanes), spread(np.float32(plain), lanes)
-    for slot in range(space.slots):
-        live = load(space.live, slot * step, lanes)
+    """Compute scale * (delta - offset - slope * (x - mean)), in lanes that have an example."""
+    tile_size = VECTOR_WIDTH * len(lanes)
+    means, scales = broadcast(np.float32(mean), lanes), broadcast(np.float32(scale), lanes)
+    slopes, offsets = broadcast(np.float32(slope), lanes), broadcast(np.float32(offset), lanes)
+    for tile in range(workspace.tiles):
+        mask = load(workspace.lane_mask, tile * tile_size, lanes)
+        first_in = tile * workspace.positions + source.origin + channel * source.plane
+        first_out = tile * workspace.positions + node.origin + channel * node.plane
         for y in range(node.height):
-            source = (slot * space.cells + read.origin + channel * read.plane + y * read.pitch) * step
-            target = (slot * space.cells + node.origin + channel * node.plane + y * node.pitch) * step
-            for x in range(node.width):
-                met = load(space.outputs, source + x * step, lanes)
-                delta = load(space.deltas, target + x * step, lanes) - mean_delta
-                found = slope(read.activation, met, (delta - (met - middle) * scales) * gains * live)
-                if not read.is_first:
-                    found = load(space.deltas, source + x * step, lanes) + found
-                store(space.deltas, source + x * step, found)
+            at = (first_in + y * source.pitch) * tile_size
+            to = (first_out + y * node.pitch) * tile_size
+            for number in range(node.width):
+                x = load(workspace.outputs, at + number * tile_size, lanes)
+                delta = load(workspace.deltas, to + number * tile_size, lanes) - offsets
+                delta = (delta - (x - means) * slopes) * scales * mask
+                delta = activation_grad(source.activation, x, delta)
+                if not source.overwrites_grad:
+                    delta = load(workspace.deltas, at + number * tile_size, lanes) + delta
+                store(workspace.deltas, at + number * tile_size, delta)

@@ -8,67 +8,71 @@ import numpy as np
 
 from nirvana.sparse.compiling import compiled
 from nirvana.sparse.layout import Floats
-from nirvana.sparse.program import Rule, State
-from nirvana.sparse.sharing import part
-from nirvana.sparse.threads import Share
+from nirvana.sparse.program import OptimizerParams, State
+from nirvana.sparse.threads import ThreadContext, partition
 
 
 @compiled
-def descend(state: State, rule: Rule, rate: float, updates: int, share: Share) -> None:
-    """Update number `updates` (the first is 1) of this thread's parameters; their gradients are 0 afterwards.
+def optimizer_step(
+    state: State, params: OptimizerParams, rate: float, updates: int, thread: ThreadContext
+) -> None:
+    """Make update number `updates` (the first is 1) of this thread's parameters, and zero their gradients.
 
-    Parts of arrays, for a loop that starts at 0 becomes vector instructions, while one that starts anywhere
-    asks at every step whether its index is negative.
+    Works on slices, for a loop that starts at 0 becomes vector instructions, while one that starts anywhere
+    checks at every step for a negative index.
     """
-    begin, end = part(share, len(state.parameters))
+    begin, end = partition(thread, len(state.parameters))
     parameters, gradients = state.parameters[begin:end], state.gradients[begin:end]
-    first, second = state.first[begin:end], state.second[begin:end]
-    if rule.is_adam:
-        adam(parameters, gradients, first, second, rule, rate, updates)
+    first, second = state.first_moment[begin:end], state.second_moment[begin:end]
+    if params.is_adam:
+        adam_step(parameters, gradients, first, second, params, rate, updates)
     else:
-        sgd(parameters, gradients, first, rule, rate)
-    if len(state.kept):
-        kept = state.kept[begin:end]
+        sgd_step(parameters, gradients, first, params, rate)
+    if len(state.mask):
+        mask = state.mask[begin:end]
         for k in range(len(parameters)):
-            parameters[k] *= kept[k]
+            parameters[k] *= mask[k]
 
 
 @compiled
-def sgd(parameters: Floats, gradients: Floats, velocity: Floats, rule: Rule, rate: float) -> None:
-    """SGD with momentum, as PyTorch has it: the decay is part of what the momentum gathers.
+def sgd_step(
+    parameters: Floats, gradients: Floats, velocity: Floats, params: OptimizerParams, rate: float
+) -> None:
+    """SGD with momentum, as PyTorch has it: weight decay is part of what the momentum averages.
 
     Reference: Sutskever et al. 2013 (ICML) for Nesterov's form.
     """
-    momentum, decay, step = np.float32(rule.momentum), np.float32(rule.decay), np.float32(rate)
+    momentum, decay, step = np.float32(params.momentum), np.float32(params.weight_decay), np.float32(rate)
     for k in range(len(parameters)):
         gradient = gradients[k] + decay * parameters[k]
         velocity[k] = momentum * velocity[k] + gradient
-        parameters[k] -= step * (gradient + momentum * velocity[k] if rule.is_nesterov else velocity[k])
+        parameters[k] -= step * (gradient + momentum * velocity[k] if params.is_nesterov else velocity[k])
         gradients[k] = np.float32(0)
 
 
 @compiled
-def adam(
+def adam_step(
     parameters: Floats,
     gradients: Floats,
     first: Floats,
     second: Floats,
-    rule: Rule,
+    params: OptimizerParams,
     rate: float,
     updates: int,
 ) -> None:
-    """Adam, and AdamW where `rule.shrinkage` is not 0.
+    """Adam, and AdamW where `params.decoupled_decay` is not 0.
 
     Reference: Kingma & Ba 2015 (arXiv 1412.6980); Loshchilov & Hutter 2019 (arXiv 1711.05101).
     """
-    beta1, beta2 = np.float32(1 - rule.momentum), np.float32(rule.beta2)
-    rest2, decay, epsilon = np.float32(1 - rule.beta2), np.float32(rule.decay), np.float32(rule.epsilon)
-    step = np.float32(rate / (1 - rule.momentum**updates))
-    correction = np.float32(math.sqrt(1 - rule.beta2**updates))
-    keep = np.float32(1 - rate * rule.shrinkage)
+    beta1_rest, beta2 = np.float32(1 - params.momentum), np.float32(params.beta2)
+    beta2_rest, decay = np.float32(1 - params.beta2), np.float32(params.weight_decay)
+    epsilon = np.float32(params.epsilon)
+    step = np.float32(rate / (1 - params.momentum**updates))
+    correction = np.float32(math.sqrt(1 - params.beta2**updates))
+    keep = np.float32(1 - rate * params.decoupled_decay)
     for k in range(len(parameters)):
         gradient = gradients[k] + decay * parameters[k]
-        first[k] += (gradient - first[k]) * beta1
-        second[k] = beta2 * second[k] + rest2 * gradient * gradient
+        first[k] += (gradient - first[k]) * beta1_rest
+        second[k] = beta2 * second[k] + beta2_rest * gradient * gradient
         parameters[k] = keep * parameters[k] - step * first[k] / (np.sqrt(second[k]) / correction + epsilon)
         gradients[k] = np.float32(0)

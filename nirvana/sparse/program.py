@@ -4,45 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nirvana.architecture import Architecture
-from nirvana.masks import Mask
-from nirvana.sparse.layout import Floats, Integers, Layout, Places, Step
-from nirvana.training import Values
+from nirvana.format.masks import Mask
+from nirvana.networks.architecture import Architecture
+from nirvana.sparse.layout import LINEAR, Floats, Indices, Integers, Layout, Operation
+from nirvana.training.spec import Values
 
-LINEAR, CONVOLUTION, NORM, MAX_POOL, MEAN_POOL, ADD = range(6)
+AllOps = Literal[True] | None  # None: code for linear layers alone is compiled
 
-PLACE = ("origin", "channels", "height", "width", "pitch", "plane", "activation")
+FEATURE_MAP = ("origin", "channels", "height", "width", "pitch", "plane", "activation")
 _NODE = (
     "op",
-    *PLACE,  # of what it makes
-    "row",  # its first row in `starts`
-    "parts",  # of each of its rows, by the channels that they read
+    *FEATURE_MAP,  # of its output
+    "first_row",  # in `row_ptr`
+    "row_blocks",  # of each of its rows, by input channels
     "has_bias",
-    "is_even",  # all of its rows read the same cells
+    "shares_columns",  # all of its rows have the same columns
     "bias",  # the parameter that is its first channel's bias
-    "gain",  # ... and, for a norm, gain; `norm`: its first channel among all norms'
-    "norm",
-    "exit",  # its first entry in `exits`
-    "exit_parts",  # of each channel's exits, by the channels that they reach
-    "read",  # what it reads: from here to `reads_end` in `reads`
-    "reads_end",
-    "patches",  # of what it makes: from here to `patches_end` in `patches`
-    "patches_end",
-    "returns",  # ... and of what it read, whose gradient it pulls
-    "returns_end",
+    "gain",  # ... and, for a norm, gain; `norm_channel`: its first channel among all norms'
+    "norm_channel",
+    "first_col",  # in `col_ptr`
+    "col_blocks",  # of each of its columns, by output channels
+    "first_input",  # its inputs: from here to `inputs_end` in `inputs`
+    "inputs_end",
+    "forward_patches",  # of its output: from here to `forward_patches_end` in `patches`
+    "forward_patches_end",
+    "backward_patches",  # ... and of its input, whose gradient is computed
+    "backward_patches_end",
     *(f"{name}_{along}" for name in ("kernel", "stride", "padding") for along in ("y", "x")),
 )
-_READ = (*PLACE, "learns", "is_first")
+_INPUT = (*FEATURE_MAP, "needs_grad", "overwrites_grad")
 NODE = np.dtype([(name, np.int64) for name in _NODE])
-READ = np.dtype([(name, np.int64) for name in _READ])
+INPUT = np.dtype([(name, np.int64) for name in _INPUT])
 _PATCH = (
-    *("read", "read_right", "read_down"),  # its first cell in a channel that is read, and the way on
-    *("made", "made_right", "made_down"),  # ... and in one that is made
+    *("input", "input_right", "input_down"),  # its first position in an input channel, and the way on
+    *("output", "output_right", "output_down"),  # ... and in an output channel
     "phase",  # of the stride
     "pixels",  # how many
 )
@@ -50,84 +50,89 @@ PATCH = np.dtype([(name, np.int64) for name in _PATCH])
 
 
 class Network(NamedTuple):
-    """A network's kept weights, row by row, and how they are joined. A row is one unit or output channel.
+    """A network's kept weights as compressed sparse rows (CSR) and columns (CSC), and its nodes.
 
-    Cells count lanes-wide places among a tile's values (see `nirvana.sparse.layout`).
+    A row is one unit or output channel, a column one feature, or one input channel at one phase of the
+    stride. Weights are stored row by row; their indices are positions in a tile (see
+    `nirvana.sparse.layout`), so that a column index is where a weight reads, and a row index where its
+    output's gradient is. Rows and columns of convolutions are cut into blocks, by channels of the other
+    side, each with its own pointer.
 
     Attributes:
-        nodes: (nodes,) of NODE. reads: of READ, what each node reads; `is_first`: its gradient is stored by
-            this reader, and added to by those that come later (backward: from the end).
-        patches: of PATCH, the pixels of convolutions, as they are taken.
-        starts: where each row's weights start, part by part, and where the last one's end.
-        columns: (weights,): the cell that each weight reads, for the first pixel that the row makes.
-        exits: where the weights that read each channel start in the next two, for each phase of the stride,
-            part by part.
-        exit_weights: which weights those are. exit_cells: the gradients that they bring, for the first pixel.
+        nodes: (nodes,) of NODE. inputs: of INPUT, the inputs of each node; `overwrites_grad`: its gradient is
+            stored by this reader, and added to by those that come later (backward: from the end).
+        patches: of PATCH, the pixels of convolutions, in the order in which they are computed.
+        row_ptr: the first weight of each block of each row, and the end of the last.
+        col_idx: (weights,): the position that each weight reads, for the first pixel of its row's output.
+        col_ptr: the first entry of each block of each column in the next two, for each phase of the stride.
+        weight_idx: the weights in the order of columns. row_idx: the positions of the gradients that they
+            read, for the first pixel of the input.
     """
 
     nodes: NDArray[Any]
-    reads: NDArray[Any]
+    inputs: NDArray[Any]
     patches: NDArray[Any]
-    starts: Integers
-    columns: Places
-    exits: Integers
-    exit_weights: Places
-    exit_cells: Places
+    row_ptr: Integers
+    col_idx: Indices
+    col_ptr: Integers
+    weight_idx: Indices
+    row_idx: Indices
 
 
-class Space(NamedTuple):
-    """Room for what a batch computes: `slots` tiles at a time.
+class Workspace(NamedTuple):
+    """Buffers for a batch: `tiles` of them at a time.
 
     Attributes:
-        outputs, deltas: values and their gradients, (slots x cells x lanes,). cells: of one tile.
-        live: (slots x lanes,): 1 for a lane that has an example, else 0.
-        rows: three rows of lanes for the loss.
-        turned: for each thread, some cells of a dense layer as rows of lanes (lanes, cells).
-        leaving: weights of convolutions in the order of exits, (weights,).
-        moments: mean and 1 / standard deviation of each norm's channels, (2, channels).
+        outputs, deltas: values and their gradients, (tiles x positions x lanes,).
+        lane_mask: (tiles x lanes,): 1 for a lane that has an example, else 0.
+        loss_scratch: three rows of lanes.
+        transposed: for each thread, a block of columns of a dense layer as rows (lanes, columns).
+        csc_weights: weights of convolutions in the order of columns, (weights,).
+        batch_stats: mean and 1 / standard deviation of each norm's channels, (2, channels).
+        positions: of one tile.
     """
 
     outputs: Floats
     deltas: Floats
-    live: Floats
-    rows: Floats
-    turned: Floats
-    leaving: Floats
-    moments: Floats
-    cells: int
-    slots: int
+    lane_mask: Floats
+    loss_scratch: Floats
+    transposed: Floats
+    csc_weights: Floats
+    batch_stats: Floats
+    positions: int
+    tiles: int
 
 
 class State(NamedTuple):
-    """What an update changes: parameters (stored weights, then biases, gains and shifts of norms), their
-    gradients, the optimiser's two memories, all (parameters,); running statistics (2, channels).
+    """The state that an update changes: parameters (stored weights, then biases, gains and shifts of norms),
+    their gradients, the optimiser's moments, all (parameters,); running statistics (2, channels).
 
-    `kept`: 1, or 0 for a pruned weight of a layer that is stored whole; (0,) where there is no such layer.
+    `mask`: 1, or 0 for a pruned weight of a layer that is stored whole; (0,) where there is no such layer.
     """
 
     parameters: Floats
     gradients: Floats
-    first: Floats
-    second: Floats
+    first_moment: Floats
+    second_moment: Floats
     running: Floats
-    kept: Floats
+    mask: Floats
 
 
-class Rule(NamedTuple):
-    """The optimiser: momentum is beta1 for Adam; `decay` is added to the gradient, `shrinkage` times the
-    rate is taken from the parameter (AdamW)."""
+class OptimizerParams(NamedTuple):
+    """The optimiser's: momentum is beta1 for Adam; `weight_decay` is added to the gradient, `decoupled_decay`
+    times the rate is subtracted from the parameter (AdamW)."""
 
     is_adam: bool
     is_nesterov: bool
     momentum: float
     beta2: float
     epsilon: float
-    decay: float
-    shrinkage: float
+    weight_decay: float
+    decoupled_decay: float
 
 
 class Examples(NamedTuple):
-    """A split, none of it to be written to.
+    """A split, read-only.
 
     Attributes:
         x: (n, features), or (0, features) where there are `pixels` of that shape instead, which stand for
@@ -141,87 +146,90 @@ class Examples(NamedTuple):
     labels: Integers
 
 
-class Feed(NamedTuple):
-    """How examples get into the input's cells: windows of 16 neighbouring features, by the feature and by the
-    cell where each starts. Together they hold every feature that a kept weight reads."""
+class InputGather(NamedTuple):
+    """Windows of 16 neighbouring features that are copied to the input's positions: the feature and the
+    position at which each starts. Together they hold every feature that a kept weight reads."""
 
     features: Integers
-    cells: Integers
+    positions: Integers
 
 
 @dataclass(frozen=True)
 class Program:
-    """What `build` makes of an architecture and its masks.
+    """An architecture and its masks, as `build` compiles them.
 
     Attributes:
-        layout, network, feed: see there.
-        links: each linear or convolution's step with its stored weights: a mask (out, in / groups, height,
-            width).
-        norms: the batch norms' steps.
+        layout, network, input_gather: see there.
+        layers: each linear or convolution with its stored weights: a mask (out, in / groups, height, width).
+        norms: the batch norms.
         kept: of the stored weights, those that the masks keep.
-        has_pixels: whether any step is more than a linear layer.
     """
 
     architecture: Architecture
     layout: Layout
     network: Network
-    feed: Feed
-    links: list[tuple[Step, Mask]]
-    norms: list[Step]
+    input_gather: InputGather
+    layers: list[tuple[Operation, Mask]]
+    norms: list[Operation]
     kept: NDArray[np.bool_]
 
     @property
-    def weights(self) -> int:
-        return len(self.network.columns)
+    def weight_count(self) -> int:
+        """Number of stored weights."""
+        return len(self.network.col_idx)
 
     @property
-    def has_pixels(self) -> bool:
-        return any(step.op != "linear" for step in self.layout.steps)
+    def needs_all_ops(self) -> bool:
+        """Tell whether any operation is more than a linear layer."""
+        return any(operation.kernel != LINEAR for operation in self.layout.operations)
 
     def pack(self, values: Mapping[str, Floats]) -> Floats:
-        """Stored weights by layer and row, biases (0 where there are none), gains and shifts of norms."""
-        parts = [values[f"{step.node['name']}.weight"].reshape(one.shape)[one] for step, one in self.links]
-        parts = [np.where(self.kept, np.concatenate(parts), 0)]
-        for step, kept in self.links:
-            bias = values.get(f"{step.node['name']}.bias")
-            parts.append(np.zeros(len(kept), np.float32) if bias is None else bias)
-        parts += [values[f"{step.node['name']}.{part}"] for part in ("weight", "bias") for step in self.norms]
+        """Return stored weights by layer and row, biases (0 if there are none), gains and shifts of norms."""
+        stored = [
+            values[f"{layer.node['name']}.weight"].reshape(one.shape)[one] for layer, one in self.layers
+        ]
+        parts = [np.where(self.kept, np.concatenate(stored), 0)]
+        for layer, one in self.layers:
+            bias = values.get(f"{layer.node['name']}.bias")
+            parts.append(np.zeros(len(one), np.float32) if bias is None else bias)
+        parts += [values[f"{norm.node['name']}.{part}"] for part in ("weight", "bias") for norm in self.norms]
         return np.concatenate(parts, dtype=np.float32)
 
     def pack_running(self, values: Mapping[str, Floats]) -> Floats:
-        """Running means and variances, (2, channels); 0 and 1 where there are none yet."""
+        """Return running means and variances, (2, channels); 0 and 1 where there are none yet."""
         rows = []
         for part, default in (("running_mean", np.zeros), ("running_var", np.ones)):
-            found = [
-                values.get(f"{step.node['name']}.{part}", default(step.makes.channels)) for step in self.norms
+            statistics = [
+                values.get(f"{norm.node['name']}.{part}", default(norm.output.channels))
+                for norm in self.norms
             ]
-            rows.append(np.concatenate([np.zeros(0), *found]))
+            rows.append(np.concatenate([np.zeros(0), *statistics]))
         return np.array(rows, np.float32)
 
     def unpack(self, parameters: Floats, running: Floats) -> Values:
-        """Whole tensors, 0 where pruned, and running statistics, in the architecture's order."""
-        found, at = Values(), 0
-        for step, kept in self.links:
-            weight = np.zeros(kept.shape, np.float32)
-            weight[kept] = parameters[at : at + int(kept.sum())]
-            found[f"{step.node['name']}.weight"] = weight
-            at += int(kept.sum())
-        for step, kept in self.links:
-            found[f"{step.node['name']}.bias"] = parameters[at : at + len(kept)].copy()
-            at += len(kept)
+        """Return whole tensors, 0 where pruned, and running statistics, in the architecture's order."""
+        values, at = Values(), 0
+        for layer, stored in self.layers:
+            weight = np.zeros(stored.shape, np.float32)
+            weight[stored] = parameters[at : at + int(stored.sum())]
+            values[f"{layer.node['name']}.weight"] = weight
+            at += int(stored.sum())
+        for layer, stored in self.layers:
+            values[f"{layer.node['name']}.bias"] = parameters[at : at + len(stored)].copy()
+            at += len(stored)
         for part in ("weight", "bias"):
-            for step in self.norms:
-                found[f"{step.node['name']}.{part}"] = parameters[at : at + step.makes.channels].copy()
-                at += step.makes.channels
-        found |= self._unpack_running(running)
+            for norm in self.norms:
+                values[f"{norm.node['name']}.{part}"] = parameters[at : at + norm.output.channels].copy()
+                at += norm.output.channels
+        values |= self._unpack_running(running)
         shapes = {**self.architecture.parameters, **self.architecture.buffers}
-        return {name: found[name].reshape(shape) for name, shape in shapes.items()}
+        return {name: values[name].reshape(shape) for name, shape in shapes.items()}
 
     def _unpack_running(self, running: Floats) -> Values:
-        found, at = Values(), 0
-        for step in self.norms:
-            name, channels = step.node["name"], step.makes.channels
-            found[f"{name}.running_mean"] = running[0, at : at + channels].copy()
-            found[f"{name}.running_var"] = running[1, at : at + channels].copy()
+        values, at = Values(), 0
+        for norm in self.norms:
+            name, channels = norm.node["name"], norm.output.channels
+            values[f"{name}.running_mean"] = running[0, at : at + channels].copy()
+            values[f"{name}.running_var"] = running[1, at : at + channels].copy()
             at += channels
-        return found
+        return values

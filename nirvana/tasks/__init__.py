@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nirvana.errors import Invalid, NotFound
-from nirvana.tasks.adding import add, remove
+from nirvana.tasks.arrays import load_arrays, load_byte_arrays, load_raw_split, load_sealed_rows
 from nirvana.tasks.catalogue import TASKS
 from nirvana.tasks.files import Progress
-from nirvana.tasks.stored import read_task, stored_names
-from nirvana.tasks.task import ByteData, Task, TaskData
+from nirvana.tasks.own import add, own_names, read_task, remove
+from nirvana.tasks.task import PARTS, Array, Task
+from nirvana.training.spec import ByteData, SealedRows, TaskData
 
 __all__ = [
     "ByteData",
+    "SealedRows",
     "Task",
     "TaskData",
     "add",
@@ -24,23 +24,24 @@ __all__ = [
     "load",
     "load_bytes",
     "load_raw",
+    "load_sealed",
     "names",
     "remove",
 ]
 
 
 def built_in_names() -> list[str]:
-    """The names of the tasks that Nirvana comes with: the same everywhere."""
+    """List the tasks that Nirvana comes with: the same everywhere."""
     return list(TASKS)
 
 
 def names() -> list[str]:
-    """Every known task's name: those that Nirvana comes with, then your own on this machine."""
-    return [*TASKS, *(name for name in stored_names() if name not in TASKS)]
+    """List every known task: those that Nirvana comes with, then your own on this machine."""
+    return [*TASKS, *(name for name in own_names() if name not in TASKS)]
 
 
 def get(name: str) -> Task:
-    """The task called `name`.
+    """Return the task called `name`.
 
     Raises:
         NotFound: there is none; says which there are.
@@ -48,13 +49,13 @@ def get(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
-    if name in stored_names():
+    if name in own_names():
         return read_task(name)
     raise NotFound(f"task {name!r} is unknown, expected one of {', '.join(names())}", known=names())
 
 
 def load(task: Task | str, progress: Progress | None = None) -> TaskData:
-    """A task's arrays, split and normalised; read once a process.
+    """Return a task's arrays, split and normalised; read once a process.
 
     Args:
         progress: called with {"kind": "download", "done", "total", "message"} while files are fetched.
@@ -64,13 +65,11 @@ def load(task: Task | str, progress: Progress | None = None) -> TaskData:
         DataMissing: a file of its data set is nowhere on this machine and cannot be downloaded.
         DataDamaged: a file is not the published one, or not the one that was added.
     """
-    from nirvana.tasks.arrays import load_arrays
-
     return load_arrays(get(task) if isinstance(task, str) else task, progress)
 
 
 def load_bytes(task: Task | str, progress: Progress | None = None) -> ByteData | None:
-    """A task's arrays as the bytes that were published, split; None where its raw values are no bytes.
+    """Return a task's arrays as the bytes that were published, split; None where its raw values are no bytes.
 
     They are read anew at each call, and take a quarter of the memory of what `load` gives.
 
@@ -80,15 +79,24 @@ def load_bytes(task: Task | str, progress: Progress | None = None) -> ByteData |
     Raises:
         NotFound, DataMissing, DataDamaged: as `load`.
     """
-    from nirvana.tasks.arrays import load_byte_arrays
-
     return load_byte_arrays(get(task) if isinstance(task, str) else task, progress)
+
+
+def load_sealed(task: Task | str) -> SealedRows | None:
+    """Return the rows of a task that only a verification reads, normalised; None where none are sealed.
+
+    Raises:
+        NotFound: the task is unknown.
+        DataMissing: its sealed rows are not on this machine: only who holds them can judge.
+        DataDamaged: they are not the ones that were sealed.
+    """
+    return load_sealed_rows(get(task) if isinstance(task, str) else task)
 
 
 def load_raw(
     task: Task | str, split: str, progress: Progress | None = None
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """A split's examples as published: x, (n, *input_shape), not standardised, and y, (n,).
+) -> tuple[Array, NDArray[np.int64]]:
+    """Return a split's examples as published: x, (n, *input_shape), not standardised, and y, (n,).
 
     Args:
         split: train, validation or test. progress: as `load`.
@@ -96,8 +104,6 @@ def load_raw(
     Raises:
         Invalid: no such split. NotFound, DataMissing, DataDamaged: as `load`.
     """
-    from nirvana.tasks.arrays import SPLITS, load_raw_split
-
-    if split not in SPLITS:
-        raise Invalid(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+    if split not in PARTS:
+        raise Invalid(f"split is {split!r}, expected one of {', '.join(PARTS)}")
     return load_raw_split(get(task) if isinstance(task, str) else task, split, progress)

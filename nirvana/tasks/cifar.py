@@ -18,16 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nirvana.errors import DataDamaged, DataMissing
 from nirvana.tasks.files import Progress, SourceFile, missing_extra, named_folders, obtain
-
-if TYPE_CHECKING:
-    from nirvana.tasks.task import Task
+from nirvana.tasks.task import Array, Task
 
 Bytes = NDArray[np.uint8]
 
@@ -93,7 +90,7 @@ BATCHES = (
 
 
 def parse_batch(content: bytes, name: str, records: int = RECORDS) -> tuple[Bytes, Bytes]:
-    """Images (records, 3, 32, 32) and labels (records,) of a binary batch.
+    """Return images (records, 3, 32, 32) and labels (records,) of a binary batch.
 
     Raises:
         DataDamaged: another size, or a label that is not 0 to 9; says which record.
@@ -121,11 +118,11 @@ def check_batch(content: bytes, batch: Batch, name: str) -> None:
     Raises:
         DataDamaged: other labels or other first records; with both digests.
     """
-    found = {
+    expectations = {
         f"the first {KNOWN_RECORDS:,} records": (content[: KNOWN_RECORDS * _RECORD_BYTES], batch.start),
         "the labels": (content[::_RECORD_BYTES], batch.labels),
     }
-    for what, (part, expected) in found.items():
+    for what, (part, expected) in expectations.items():
         digest = hashlib.sha256(part).hexdigest()
         if digest != expected:
             raise DataDamaged(
@@ -136,7 +133,7 @@ def check_batch(content: bytes, batch: Batch, name: str) -> None:
 def read_batches(
     task: Task, progress: Progress | None = None, batches: Sequence[Batch] = BATCHES
 ) -> tuple[Bytes, Bytes, Bytes, Bytes]:
-    """Train images and labels, test images and labels: from unpacked batches, or from the archive.
+    """Read train images and labels, test images and labels: from unpacked batches, or from the archive.
 
     Raises:
         DataMissing: neither is here and the archive cannot be downloaded, or a batch is missing.
@@ -159,7 +156,7 @@ def read_batches(
 
 
 def _find_folder(task: str, batches: Sequence[Batch]) -> Path | None:
-    """The folder of the unpacked batches, or None where there is not one of them."""
+    """Return the folder of the unpacked batches, or None where there is not one of them."""
     for place in named_folders([task]):
         for folder in (place / FOLDER, place):
             missing = [batch.name for batch in batches if not (folder / batch.name).is_file()]
@@ -174,28 +171,28 @@ def _find_folder(task: str, batches: Sequence[Batch]) -> Path | None:
 
 
 def read_archive(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The batches in the official .tar.gz, by name; nothing is unpacked to the disk.
+    """Read the batches in the official .tar.gz, by name; nothing is unpacked to the disk.
 
     Raises:
         DataDamaged: it is not such an archive, or a batch is not in it.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for name in names:
                 stream = archive.extractfile(f"{FOLDER}/{name}")
                 if stream is None:
                     raise KeyError(name)
-                found[name] = stream.read(RECORDS * _RECORD_BYTES + 1)
+                contents[name] = stream.read(RECORDS * _RECORD_BYTES + 1)
     except (tarfile.TarError, KeyError, EOFError, zlib.error, OSError) as error:
-        wanted = next((name for name in names if name not in found), names[-1])
+        wanted = next((name for name in names if name not in contents), names[-1])
         raise DataDamaged(f"{path}: found {error}, expected an archive with {FOLDER}/{wanted}") from error
-    return found
+    return contents
 
 
-def read_encoded(task: Task, source: SourceFile = JPEG) -> dict[str, NDArray[Any]]:
-    """The arrays of the JPEG copy, images still encoded: for train and test, `*_jpeg` holds all files end to
-    end, `*_offsets` (n + 1) where each begins, `*_labels` (n,).
+def read_encoded(task: Task, source: SourceFile = JPEG) -> dict[str, Array]:
+    """Read the arrays of the JPEG copy, images still encoded: for train and test, `*_jpeg` holds all files
+    end to end, `*_offsets` (n + 1) where each begins, `*_labels` (n,).
 
     Raises:
         DataMissing, DataDamaged: it is not here, or is another file.
@@ -205,7 +202,7 @@ def read_encoded(task: Task, source: SourceFile = JPEG) -> dict[str, NDArray[Any
 
 
 def read_jpegs(task: Task) -> tuple[Bytes, Bytes, Bytes, Bytes]:
-    """Train images and labels, test images and labels of the JPEG copy; decoding takes some seconds.
+    """Read train images and labels, test images and labels of the JPEG copy; decoding takes some seconds.
 
     Raises:
         Unavailable: Pillow is not installed. DataMissing, DataDamaged: as in `read_encoded`.
@@ -216,7 +213,7 @@ def read_jpegs(task: Task) -> tuple[Bytes, Bytes, Bytes, Bytes]:
 
 
 def decode(jpegs: Bytes, offsets: NDArray[np.int64]) -> Bytes:
-    """Images (n, 3, 32, 32) of n JPEG files end to end; image i is jpegs[offsets[i]:offsets[i + 1]].
+    """Decode to images (n, 3, 32, 32) n JPEG files end to end; image i is jpegs[offsets[i]:offsets[i + 1]].
 
     Raises:
         Unavailable: Pillow is not installed.

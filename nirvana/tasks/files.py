@@ -1,22 +1,33 @@
-"""Where a data set's files lie: found on this machine, or downloaded from the data set's own home.
+"""Files of data sets: found on this machine, or downloaded from the data set's own home.
 
 A file is looked for in NIRVANA_DATA/<task>/, then in NIRVANA_DATA itself, then among the earlier downloads in
 NIRVANA_HOME/data/<task>/. Whatever is found must have the published checksum. Some data sets have no home to
-be downloaded from.
+be downloaded from. A download is streamed to a temporary name, checked, and renamed; it takes the standard
+library's client and not httpx, which trainings may not reach.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import http.client
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from nirvana import environment
-from nirvana.errors import DataDamaged, DataMissing, NetworkError, Unavailable
+from nirvana.errors import DataDamaged, DataMissing, JsonObject, NetworkError, Unavailable
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[JsonObject], None]
+
+_CHUNK_BYTES = 1 << 16
+_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class SourceFile:
 
 
 def file_checksum(path: Path, kind: str) -> str:
-    """`kind:<hex>` of a file's bytes; `kind` is sha256 or md5."""
+    """Return `kind:<hex>` of a file's bytes; `kind` is sha256 or md5."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -44,7 +55,7 @@ def file_checksum(path: Path, kind: str) -> str:
 
 
 def missing_extra(error: ModuleNotFoundError, what: str) -> Unavailable:
-    """What to say where `what` needs a package that is not installed."""
+    """Return the error to raise where `what` needs a package that is not installed."""
     return Unavailable(f"{what} needs {error.name}, not installed here: pip install 'nirvana-tickets[data]'")
 
 
@@ -55,7 +66,7 @@ def obtain(
     progress: Progress | None = None,
     folders: Sequence[str] = (),
 ) -> Path:
-    """The path of a data set's file, downloaded first where it is nowhere on this machine.
+    """Return the path of a data set's file, downloaded first where it is nowhere on this machine.
 
     Args:
         task: the task's name, which names the folder.
@@ -77,7 +88,7 @@ def obtain(
 
 
 def named_folders(names: Sequence[str]) -> list[Path]:
-    """The folders that belong to a data set alone: in NIRVANA_DATA, by each name, and among the downloads."""
+    """Return the folders of a data set alone: in NIRVANA_DATA, by each name, and among the downloads."""
     data = environment.data_folder()
     return [data / name for name in names if data] + [environment.downloads_folder() / names[0]]
 
@@ -89,17 +100,17 @@ def _find_here(names: Sequence[str], source: SourceFile, looked: list[str]) -> P
         if not path.is_file():
             looked.append(f"{path} (no such file{_look_alike(folder, source)})")
             continue
-        found = file_checksum(path, source.checksum.split(":")[0])
-        if found == source.checksum:
+        checksum = file_checksum(path, source.checksum.split(":")[0])
+        if checksum == source.checksum:
             return path
         if folder in named:
-            raise DataDamaged(f"{path}: found {found}, expected {source.checksum}; remove it or mend it")
-        looked.append(f"{path} (another file: {found}, expected {source.checksum})")
+            raise DataDamaged(f"{path}: found {checksum}, expected {source.checksum}; remove it or mend it")
+        looked.append(f"{path} (another file: {checksum}, expected {source.checksum})")
     return None
 
 
 def _look_alike(folder: Path, source: SourceFile) -> str:
-    """Says so when a folder, or one named like it, holds a file that might be mistaken for this one."""
+    """Name a file in the folder, or in one named like it, that might be mistaken for this one."""
     start, dash, rest = source.name.partition("-")
     if not dash:
         return ""
@@ -118,8 +129,6 @@ def _download(
     if environment.is_offline():
         looked.append("no download, because NIRVANA_OFFLINE is set")
         return None
-    from nirvana.tasks.download import download
-
     target = environment.downloads_folder() / task / source.name
     for address in homes:
         try:
@@ -133,15 +142,74 @@ def _download(
 
 def _missing_sentence(task: str, source: SourceFile, homes: Sequence[str], looked: list[str]) -> str:
     folder = environment.data_folder()
-    said = (
+    sentence = (
         f"data set {task!r}: {source.name} not found. Looked at: {'; '.join(looked)}. "
         f"NIRVANA_DATA ({folder or 'not set'}) names the folder that holds data sets: put the file at "
         f"NIRVANA_DATA/{task}/{source.name}"
     )
     if not homes:
-        return f"{said}; it has no home to be downloaded from."
+        return f"{sentence}; it has no home to be downloaded from."
     way = "unset NIRVANA_OFFLINE" if environment.is_offline() else "mend the connection"
     return (
-        f"{said} (get it from {homes[0]}/{source.name}), or {way} "
+        f"{sentence} (get it from {homes[0]}/{source.name}), or {way} "
         f"and let it be downloaded to {environment.downloads_folder() / task}."
     )
+
+
+def download(address: str, target: Path, checksum: str, progress: Progress | None = None) -> None:
+    """Fetch `address` to `target`; nothing is left behind when it fails.
+
+    Args:
+        checksum: `sha256:<hex>` or `md5:<hex>` of what must arrive.
+        progress: called with done and total in bytes; None shows a bar where stderr is a terminal.
+
+    Raises:
+        NetworkError: the address cannot be reached or answers with an error.
+        DataDamaged: what arrived has another checksum.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream, _reporter(progress) as report:
+            _stream(address, stream, report)
+        arrived = file_checksum(partial, checksum.split(":")[0])
+        if arrived != checksum:
+            raise DataDamaged(f"{address}: found {arrived}, expected {checksum}")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _stream(address: str, stream: IO[bytes], report: Progress) -> None:
+    request = urllib.request.Request(address, headers={"User-Agent": f"nirvana/{environment.VERSION}"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+            total, done = int(answer.headers.get("Content-Length") or 0), 0
+            while chunk := answer.read(_CHUNK_BYTES):
+                stream.write(chunk)
+                done += len(chunk)
+                report({"kind": "download", "done": done, "total": total, "message": address})
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise NetworkError(f"{address}: {error}") from error
+    if total and done != total:
+        raise NetworkError(f"{address}: found {done} bytes, expected {total}")
+
+
+@contextlib.contextmanager
+def _reporter(progress: Progress | None) -> Iterator[Progress]:
+    if progress is not None:
+        yield progress
+    elif environment.are_bars_disabled() or not sys.stderr.isatty():
+        yield lambda event: None
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            bar = bars.add_task("download", total=None)
+            yield lambda event: bars.update(
+                bar, completed=event["done"], total=event["total"] or None, description=event["message"]
+            )

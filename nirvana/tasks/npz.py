@@ -11,27 +11,27 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.npyio import NpzFile
 
-from nirvana.tasks.examples import PARTS, Examples, check_size, compact, listed, read_parts, refuse
+from nirvana.tasks.examples import Examples, check_size, compact, listed, read_parts, refuse
+from nirvana.tasks.task import PARTS, Array
 
 KINDS = ("images", "signals", "table")
 
 _EXAMPLES = {"x": None, "data": None, "features": "table", "images": "images", "signals": "signals"}
 _LABELS = ("y", "labels", "label", "targets", "target")
-_PART_WORDS = {"train": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
+_PART_WORDS = {"train": 0, "validation": 1, "val": 1, "valid": 1, "test": 2, "sealed": 3}
 _CHANNELS = (1, 3, 4)
 _DIMENSIONS = {"images": (3, 4), "signals": (3,), "table": (2, 3, 4)}
 _SIGNAL_RATIO = 4  # a float array whose sides differ by more is taken for signals
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 def read_npz(path: Path, label: str | None = None, kind: str | None = None) -> Examples:
-    """The examples of an .npz file.
+    """Read the examples of an .npz file.
 
     Args:
         label: the labels' array; None: found by its name.
@@ -52,8 +52,8 @@ def read_npz(path: Path, label: str | None = None, kind: str | None = None) -> E
     xs = [_shaped(arrays[x], x, kind) for x, _, _ in names]
     ys = [_flat(arrays[y], y, len(xs[place]), names[place][0]) for place, (_, y, _) in enumerate(names)]
     if len({x.shape[1:] for x in xs}) > 1:
-        found = ", ".join(f"{x}: {list(array.shape[1:])}" for (x, _, _), array in zip(names, xs, strict=True))
-        raise refuse("/arrays", "shapes-differ", f"examples of the parts differ in shape: {found}")
+        shapes = ", ".join(f"{n[0]}: {list(x.shape[1:])}" for n, x in zip(names, xs, strict=True))
+        raise refuse("/arrays", "shapes-differ", f"examples of the parts differ in shape: {shapes}")
     parts = None
     if len(names) > 1:
         parts = np.concatenate([np.full(len(x), n[2], np.uint8) for n, x in zip(names, xs, strict=True)])
@@ -66,7 +66,7 @@ def _load(path: Path) -> Arrays:
     try:
         with path.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if not isinstance(archive, NpzFile):
                 raise refuse("", "npz", "found a single array (.npy), expected an .npz file with names")
             return {name: _read(archive, name) for name in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
@@ -75,7 +75,7 @@ def _load(path: Path) -> Arrays:
         ) from error
 
 
-def _read(archive: Any, name: str) -> NDArray[Any]:
+def _read(archive: NpzFile, name: str) -> Array:
     try:
         return np.asarray(archive[name])
     except ValueError as error:
@@ -91,7 +91,7 @@ def _words(name: str) -> list[str]:
 
 
 def _sort_names(arrays: Arrays, label: str | None) -> list[tuple[str, str, int]]:
-    """(examples, labels, part) for each part there is, train first."""
+    """Return (examples, labels, part) for each part there is, train first."""
     xs: dict[int | None, str] = {}
     ys: dict[int | None, str] = {}
     for name in arrays:
@@ -101,7 +101,7 @@ def _sort_names(arrays: Arrays, label: str | None) -> list[tuple[str, str, int]]
             ys.setdefault(part, name)
         elif any(word in _EXAMPLES for word in words):
             xs.setdefault(part, name)
-    pairs = [(xs[part], ys[part], part) for part in (None, 0, 1, 2) if part in xs and part in ys]
+    pairs = [(xs[part], ys[part], part) for part in (None, 0, 1, 2, 3) if part in xs and part in ys]
     if label is not None and label not in arrays:
         detail = f"there is no array {label!r}, expected one of {listed(arrays)}"
         raise refuse(f"/arrays/{label}", "unknown-array", detail)
@@ -122,8 +122,8 @@ def _sort_names(arrays: Arrays, label: str | None) -> list[tuple[str, str, int]]
     return [(x, y, part) for x, y, part in pairs if part is not None]
 
 
-def _flat(values: NDArray[Any], name: str, expected: int, examples: str) -> NDArray[Any]:
-    """Labels (n,) of text, integers or floats; (n, 1) is taken too."""
+def _flat(values: Array, name: str, expected: int, examples: str) -> Array:
+    """Return labels (n,) of text, integers or floats; (n, 1) is taken too."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "biufUS":
@@ -142,8 +142,8 @@ def _flat(values: NDArray[Any], name: str, expected: int, examples: str) -> NDAr
     return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
 
 
-def _shaped(x: NDArray[Any], name: str, kind: str | None) -> NDArray[Any]:
-    """Examples with their channels first: (n, features), (n, c, length) or (n, c, h, w)."""
+def _shaped(x: Array, name: str, kind: str | None) -> Array:
+    """Return examples with their channels first: (n, features), (n, c, length) or (n, c, h, w)."""
     at = f"/arrays/{name}"
     if x.dtype.kind not in "biuf":
         raise refuse(at, "type", f"array {name!r} is of type {x.dtype}, expected numbers")
@@ -162,7 +162,7 @@ def _shaped(x: NDArray[Any], name: str, kind: str | None) -> NDArray[Any]:
     return x
 
 
-def _guess(x: NDArray[Any]) -> str:
-    """Whether (n, a, b) is grey images or signals of a channels."""
+def _guess(x: Array) -> str:
+    """Tell whether (n, a, b) is grey images or signals of a channels."""
     short, long = sorted(x.shape[1:])
     return "images" if x.dtype == np.uint8 or long <= _SIGNAL_RATIO * short else "signals"

@@ -20,36 +20,64 @@ Reference: Frankle and Carbin 2019, arXiv:1803.03635; Frankle et al. 2020, arXiv
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from nirvana.recipe import Pruning, Recipe
+from nirvana.errors import InvalidArchitecture, InvalidRecipe, NotFound, Problem
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.networks.ops import Shape, ops_with
+from nirvana.training.recipe import Pruning, Recipe
 
-if TYPE_CHECKING:
-    from nirvana.tasks.task import Task
-
-_BRIEF: dict[str, Any] = {"steps": 250, "evaluate_every": 25, "initial_law": "glorot_uniform"}
-_BRIEF_NORMED: dict[str, Any] = {"learning_rate": 0.05, "batch_size": 64, "evaluate_every": 20}
+_SMALL = 10_000  # training examples
+_LEAST_BATCHES = 10  # of the training data: where a batch is all of it, every replicate is the same run
 _CONV_LEARNING_RATES = {"conv-2": 2e-4, "conv-4": 3e-4, "conv-6": 3e-4}
 
 
-def default_recipe(task: Task, architecture: str) -> Recipe:
-    """The recipe of the zoo's `architecture` on `task`; an unknown name gets that of a plain network."""
-    is_small = task.sizes["train"] < 10_000
+def default_recipe(architecture: str, input_shape: Shape, classes: int, train_examples: int) -> Recipe:
+    """Return the recipe of the zoo's `architecture`; an unknown name gets that of a plain network.
+
+    Args:
+        input_shape, classes, train_examples: of the task that it is trained on.
+    """
+    is_small = train_examples < _SMALL
     steps, evaluate_every = (1_000 if is_small else 10_000), 100
     if architecture.startswith(("resnet-", "vgg-")):
         if is_small and architecture != "resnet-20":
-            return replace(_resnet(100, evaluate_every), **_BRIEF_NORMED)
+            brief = _resnet(100, evaluate_every)
+            return replace(brief, learning_rate=0.05, batch_size=64, evaluate_every=20)
         return _resnet(3 * steps, evaluate_every)
     if architecture.startswith("conv1d-"):
         return _signals(steps, evaluate_every)
     if architecture.startswith("transformer-"):
         return _transformer(steps, evaluate_every)
-    return _plain(task, architecture, steps, evaluate_every, is_small)
+    rates = _convolution_rates(architecture, input_shape, classes)
+    recipe = _plain(architecture, rates, steps, evaluate_every)
+    if is_small and not rates:
+        return replace(recipe, steps=250, evaluate_every=25, initial_law="glorot_uniform")
+    return recipe
 
 
-def _plain(task: Task, architecture: str, steps: int, evaluate_every: int, is_small: bool) -> Recipe:
-    rates = _convolution_rates(task, architecture)
-    recipe = Recipe(
+def check_batch_size(recipe: Recipe, architecture: Architecture, train_examples: int) -> None:
+    """Refuse batches of more than a tenth of the training data, so that runs differ by their order; the
+    default recipe's batches are taken on any task.
+
+    Raises:
+        InvalidRecipe: with the size, the most that is taken and the number of training examples.
+    """
+    most = train_examples // _LEAST_BATCHES
+    if recipe.batch_size <= most:
+        return
+    network = (architecture.name, architecture.input, architecture.output_shape[-1])
+    most = max(most, default_recipe(*network, train_examples).batch_size)
+    if recipe.batch_size > most:
+        detail = (
+            f"batch_size is {recipe.batch_size}, expected at most {most}: a tenth of the {train_examples} "
+            "training examples, or the default recipe's where that is more"
+        )
+        raise InvalidRecipe(detail, errors=[Problem("/batch_size", "too-large", detail)])
+
+
+def _plain(architecture: str, rates: dict[str, float], steps: int, evaluate_every: int) -> Recipe:
+    return Recipe(
         optimizer="adam",
         learning_rate=_CONV_LEARNING_RATES.get(architecture, 1.2e-3),
         batch_size=60,
@@ -57,19 +85,17 @@ def _plain(task: Task, architecture: str, steps: int, evaluate_every: int, is_sm
         evaluate_every=evaluate_every,
         pruning=Pruning(rate=0.2, output_rate=0.1, layer_rates=rates),
     )
-    return replace(recipe, **_BRIEF) if is_small and not rates else recipe
 
 
-def _convolution_rates(task: Task, architecture: str) -> dict[str, float]:
-    from nirvana import zoo
-    from nirvana.errors import InvalidArchitecture, NotFound
-
+def _convolution_rates(architecture: str, input_shape: Shape, classes: int) -> dict[str, float]:
+    """Return the pruning rate of each convolution's weight; nothing for a name that the zoo cannot build."""
     try:
-        nodes = zoo.build(architecture, task.input_shape, task.classes).nodes
+        nodes = zoo.build(architecture, input_shape, classes).nodes
     except (NotFound, InvalidArchitecture):
         return {}
     rate = 0.15 if architecture == "conv-6" else 0.1
-    return {f"{node['name']}.weight": rate for node in nodes if node["op"] == "conv2d"}
+    convolutions = ops_with(lambda op: op.unit_axis == 0)
+    return {f"{node['name']}.weight": rate for node in nodes if node["op"] in convolutions}
 
 
 def _resnet(steps: int, evaluate_every: int) -> Recipe:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from nirvana.errors import Invalid, Problem, raise_problems
 from nirvana.tasks.examples import NO_LABEL, Examples, check_size, compact, listed, read_parts, refuse
 from nirvana.tasks.files import missing_extra
+from nirvana.tasks.task import Array
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SPLIT = "split"
 DELIMITERS = ",;\t"
@@ -23,9 +27,20 @@ MISSING = NO_LABEL | {"none", "?"}
 _ROWS = 4096  # csv rows turned into numbers at a time
 
 
+class Rows(Protocol):
+    """A csv reader."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are what: places in its header."""
+    """The roles of a table's columns: places in its header."""
 
     names: tuple[str, ...]
     label: int
@@ -35,24 +50,24 @@ class Columns:
 
 @dataclass
 class _Text:
-    """Columns of text on their way to numbers: what is no number in each, by place."""
+    """Columns of text on their way to numbers; `wrong` has the first text of each that is none, by place."""
 
     wrong: dict[int, tuple[int, str]] = field(default_factory=dict)
 
     def numbers(self, place: int, texts: Sequence[str], row: int) -> list[float]:
-        """A column's texts as numbers, NaN for missing ones; notes the first that is neither."""
+        """Return a column's texts as numbers, NaN for missing ones; note the first that is neither."""
         try:
             if not any("_" in text for text in texts):  # float() would read 1_000
                 return [float(text) for text in texts]
         except ValueError:
             pass
-        found = []
+        numbers = []
         for offset, text in enumerate(texts):
             number = _number(text)
             if number is None:
                 self.wrong.setdefault(place, (row + offset, text))
-            found.append(float("nan") if number is None else number)
-        return found
+            numbers.append(float("nan") if number is None else number)
+        return numbers
 
 
 def _number(text: str) -> float | None:
@@ -66,7 +81,7 @@ def _number(text: str) -> float | None:
 
 
 def choose_columns(names: Sequence[str], label: str | None, drop: Sequence[str]) -> Columns:
-    """The label (named, or the last), the split (called `split`, where there is one) and the features.
+    """Choose the label (named, or the last), the split (called `split`, where there is one) and the features.
 
     Raises:
         Invalid: names missing or twice; an unknown label or column to drop; no features left.
@@ -102,7 +117,7 @@ def choose_columns(names: Sequence[str], label: str | None, drop: Sequence[str])
 
 
 def read_csv(path: Path, label: str | None, drop: Sequence[str] = ()) -> Examples:
-    """The examples of a csv file: UTF-8, a header, fields parted by commas, semicolons or tabs.
+    """Read the examples of a csv file: UTF-8, a header, fields parted by commas, semicolons or tabs.
 
     Raises:
         Invalid: it is not such a file, or not a table of numbers; says which line or column.
@@ -123,12 +138,12 @@ def read_csv(path: Path, label: str | None, drop: Sequence[str] = ()) -> Example
 
 
 def _sniff(line: str) -> str:
-    """The delimiter that parts a line into the most fields."""
+    """Return the delimiter that parts a line into the most fields."""
     counts = {mark: len(next(csv.reader([line], delimiter=mark), [])) for mark in DELIMITERS}
     return max(DELIMITERS, key=counts.__getitem__)
 
 
-def _read_rows(rows: Any, label: str | None, drop: Sequence[str]) -> Examples:
+def _read_rows(rows: Rows, label: str | None, drop: Sequence[str]) -> Examples:
     names = [name.strip() for name in next(rows, [])]
     if not names:
         raise refuse("", "empty", "found an empty file, expected a header and rows")
@@ -149,12 +164,16 @@ def _read_rows(rows: Any, label: str | None, drop: Sequence[str]) -> Examples:
         parts += fields[columns.split] if columns.split is not None else []
     if not labels:
         raise refuse("", "empty", "found a header and no rows")
-    found = np.array(labels, np.str_), np.array(parts, np.str_) if parts else None
-    return _make(columns, np.concatenate(chunks), *found, text.wrong)
+    words = np.array(labels, np.str_), np.array(parts, np.str_) if parts else None
+    return _make(columns, np.concatenate(chunks), *words, text.wrong)
 
 
-def _whole_rows(rows: Any, width: int) -> Iterator[list[str]]:
-    """Rows that are not blank. Raises: Invalid: one has more or fewer fields than the header."""
+def _whole_rows(rows: Rows, width: int) -> Iterator[list[str]]:
+    """Yield the rows that are not blank.
+
+    Raises:
+        Invalid: one has more or fewer fields than the header.
+    """
     for row in rows:
         if row and len(row) != width:
             detail = f"line {rows.line_num} has {len(row)} fields, expected {width} as in the header"
@@ -164,7 +183,7 @@ def _whole_rows(rows: Any, width: int) -> Iterator[list[str]]:
 
 
 def read_parquet(path: Path, label: str | None, drop: Sequence[str] = ()) -> Examples:
-    """The examples of a Parquet file.
+    """Read the examples of a Parquet file.
 
     Raises:
         Unavailable: pyarrow is not installed.
@@ -188,7 +207,7 @@ def read_parquet(path: Path, label: str | None, drop: Sequence[str] = ()) -> Exa
     x = np.empty((table.num_rows, len(columns.features)))
     for to, place in enumerate(columns.features):
         values = table.column(place)
-        if _is_numeric(arrow, values.type):
+        if _is_numeric(values.type):
             x[:, to] = values.cast(arrow.float64(), safe=False).to_numpy()
         else:
             wrong[place] = next(((row, str(v)) for row, v in enumerate(values.to_pylist()) if v), (0, ""))
@@ -196,25 +215,30 @@ def read_parquet(path: Path, label: str | None, drop: Sequence[str] = ()) -> Exa
     return _make(columns, x, _plain(table.column(columns.label)), parts, wrong)
 
 
-def _is_numeric(arrow: Any, kind: Any) -> bool:
-    types = arrow.types
+def _is_numeric(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
     tests = (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
     return any(test(kind) for test in tests)
 
 
-def _plain(column: Any) -> NDArray[np.str_]:
-    """A column of labels as text, "" where there is none."""
+def _plain(column: pyarrow.ChunkedArray) -> NDArray[np.str_]:
+    """Return a column of labels as text, "" where there is none."""
     return np.array(["" if value is None else str(value).strip() for value in column.to_pylist()], np.str_)
 
 
 def _make(
     columns: Columns,
     x: NDArray[np.float64],
-    labels: NDArray[Any],
-    parts: NDArray[Any] | None,
+    labels: Array,
+    parts: Array | None,
     wrong: dict[int, tuple[int, str]],
 ) -> Examples:
-    """The examples. Raises: Invalid: columns that are not numeric, each with an example."""
+    """Assemble the examples.
+
+    Raises:
+        Invalid: columns that are not numeric, each with an example.
+    """
     problems = []
     for place, (row, text) in sorted(wrong.items()):
         name = columns.names[place]

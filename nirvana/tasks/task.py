@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nirvana.recipe import Recipe
+from nirvana.errors import InvalidArchitecture, JsonObject, NotFound
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.tasks.recipes import default_recipe
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import ByteData as ByteData
+from nirvana.training.spec import TaskData as TaskData
 
+Array = NDArray[Any]  # of the type that a file holds
 Normalisation = tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]]
+
+PARTS = ("train", "validation", "test")
 
 _CHUNK = 1024  # examples standardised at a time in float64
 
 
-class TaskData(NamedTuple):
-    """A task's arrays in memory, ready to train on.
-
-    `*_x` is float32, (examples, *input_shape), normalised; `*_y` is int64, (examples,), the class's index.
-    Validation is held out of the published training set. The test set is read once, at the step that the
-    validation loss chose.
-    """
-
-    train_x: NDArray[np.float32]
-    train_y: NDArray[np.int64]
-    validation_x: NDArray[np.float32]
-    validation_y: NDArray[np.int64]
-    test_x: NDArray[np.float32]
-    test_y: NDArray[np.int64]
-
-
-class ByteData(NamedTuple):
-    """A task's arrays as they were published: a quarter of TaskData's memory.
-
-    `*_x` is uint8, (examples, *input_shape); `*_y` is int64, (examples,), the class's index. What TaskData
-    has is x * scale - shift, float32, both operations rounded: the same bits.
+@dataclass(frozen=True)
+class Seal:
+    """Test rows of a task that are stored apart and read by the judge alone.
 
     Attributes:
-        scale: float32, input_shape. shift: float32, input_shape.
+        rows: how many.
+        sha256: of their raw bytes, images and labels (of a task of your own: of its sealed.npz), so that it
+            can be seen that they do not change.
+        is_public: the same rows can be had elsewhere, so that the seal proves nothing about a mask.
     """
 
-    train_x: NDArray[np.uint8]
-    train_y: NDArray[np.int64]
-    validation_x: NDArray[np.uint8]
-    validation_y: NDArray[np.int64]
-    test_x: NDArray[np.uint8]
-    test_y: NDArray[np.int64]
-    scale: NDArray[np.float32]
-    shift: NDArray[np.float32]
+    rows: int
+    sha256: str
+    is_public: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a ticket is good for.
+    """A data set with its split, its metric and its margin: what a ticket is good for.
 
     Attributes:
         input_shape: shape of one example: (channels, height, width), (channels, length) or (features,).
@@ -67,7 +57,7 @@ class Task:
         split: in words, which examples are which.
         data_sha256: sha256 of the raw bytes: train images, train labels, test images, test labels as
             published (digits: images, labels; cifar-10-jpeg: with the images' JPEG bytes; tasks of your own:
-            of their data.npz); None where it was never measured.
+            of their data.npz); None where it was never measured. Sealed rows have a digest of their own.
     """
 
     name: str
@@ -86,16 +76,31 @@ class Task:
     source: str
     data_sha256: str | None
     metric: str = "test_accuracy"
+    seal: Seal | None = None
     homes: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def is_sealed(self) -> bool:
+        """True where verdicts are measured on rows that nobody outside can have searched a mask on."""
+        return self.seal is not None and not self.seal.is_public
+
     def default_recipe(self, architecture: str) -> Recipe:
-        """How the zoo's `architecture` is trained and pruned on this task unless somebody says otherwise."""
-        from nirvana.tasks.recipes import default_recipe
+        """Return the recipe by which the zoo's `architecture` is trained and pruned here by default."""
+        return default_recipe(architecture, self.input_shape, self.classes, self.sizes["train"])
 
-        return default_recipe(self, architecture)
+    def reference_recipe(self, architecture: Architecture) -> Recipe:
+        """Return the recipe of the registry's own dense baseline of a network: version 1 of them are the
+        default ones. A name counts only where the zoo builds that very network by it, for it is its
+        sender's choice."""
+        name = architecture.name
+        try:
+            is_named = zoo.build(name, self.input_shape, self.classes).digest == architecture.digest
+        except (NotFound, InvalidArchitecture):
+            is_named = False
+        return self.default_recipe(name if is_named else "")
 
-    def normalise(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """Raw values, (examples, ...), as (examples, *input_shape) float32.
+    def normalise(self, raw: Array) -> NDArray[np.float32]:
+        """Standardise raw values, (examples, ...), as (examples, *input_shape) float32.
 
         Bytes are scaled in float32. Others are standardised in float64 and rounded once: a feature may be a
         large number that varies little.
@@ -115,7 +120,7 @@ class Task:
         return values
 
     def scale_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What standardises bytes, x = byte * scale - shift: float32, each of input_shape."""
+        """Return what standardises bytes, x = byte * scale - shift: float32, each of input_shape."""
         scale, shift = (np.broadcast_to(part, self.input_shape).copy() for part in self._scale_and_shift())
         return scale, shift
 
@@ -124,7 +129,43 @@ class Task:
         return (1 / (self.pixel_max * sd)).astype(np.float32), (mean / sd).astype(np.float32)
 
     def _mean_and_sd(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """float64, (channels, 1, ...) or (1, 1, ...): broadcast against an example."""
+        """Return float64, (channels, 1, ...) or (1, 1, ...), to broadcast against an example."""
         column = (-1, *[1] * (len(self.input_shape) - 1))
         mean, sd = (np.asarray(part, np.float64).reshape(column) for part in self.normalisation)
         return mean, sd
+
+
+def task_to_json(task: Task) -> JsonObject:
+    """Return the task's fields, JSON-able; `task_from_json` reads them."""
+    fields = dataclasses.asdict(task)
+    del fields["homes"]
+    return fields if task.seal else {name: value for name, value in fields.items() if name != "seal"}
+
+
+def task_from_json(fields: JsonObject) -> Task:
+    """Return the task of `task_to_json`'s fields.
+
+    Raises:
+        ValueError, TypeError, KeyError: they are not a task's.
+    """
+    mean, sd = fields["normalisation"]
+    pair = (tuple(mean), tuple(sd)) if isinstance(mean, list) else (float(mean), float(sd))
+    task = Task(
+        **fields
+        | {
+            "input_shape": tuple(int(size) for size in fields["input_shape"]),
+            "class_names": tuple(str(name) for name in fields["class_names"]),
+            "sizes": {part: int(fields["sizes"][part]) for part in PARTS},
+            "normalisation": pair,
+            "homes": (),
+            "seal": Seal(**fields["seal"]) if fields.get("seal") else None,
+        }
+    )
+    entries = {np.shape(part) for part in pair}
+    if entries not in ({()}, {task.input_shape[:1]}) or not all(np.all(np.isfinite(part)) for part in pair):
+        raise ValueError("its normalisation does not fit its input shape")
+    if len(task.class_names) != task.classes:
+        raise ValueError("its class names do not fit its classes")
+    if not 0 < task.margin <= 0.5 or not isinstance(task.data_sha256, str | None):
+        raise ValueError("its margin or digest is none")
+    return task

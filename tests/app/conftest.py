@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.db import Database
-from app.main import make_database
+from app.db import Database, make_database
 from app.settings import Settings
 from app.storage import Storage, make_storage
 from tests.registry import EACH, Templates, make_settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,11 +13,11 @@ from sqlalchemy import event, text
 
 from app.accounts.service import create_account
 from app.db import Database
-from app.paging import read_cursor, write_cursor
-from app.ranges import Range, instant, integer, number, parse_range
+from app.pagination import read_cursor, write_cursor
 from app.storage import Storage
-from app.tickets.publishing import publish_ticket
-from app.tickets.search import SORTS, Search, search_tickets
+from app.tickets.publishing import Publication, publish_ticket
+from app.tickets.search import Search, search_tickets
+from nirvana.client.filters import SORTS, Range, instant, integer, number, parse_range
 from nirvana.errors import InvalidCursor, InvalidQuery
 from tests.factories import make_ticket
 
@@ -45,7 +46,7 @@ def test_no_text_breaks_the_grammar_of_ranges(text: str) -> None:
 @given(st.floats(allow_nan=False), st.integers(-(2**62), 2**62), st.datetimes(timezones=st.just(UTC)))
 def test_a_cursor_says_again_what_was_put_in(value: float, number: int, at: datetime) -> None:
     written = write_cursor("here", (value, number, at))
-    assert read_cursor(written, "here", (float, int, datetime)) == [value, number, at]
+    assert read_cursor(written, "here", (float, int, datetime)) == (value, number, at)
     with pytest.raises(InvalidCursor):
         read_cursor(written, "elsewhere", (float, int, datetime))
 
@@ -58,11 +59,11 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
 
 CASES = [
     Search(),
-    Search(equal={"task": "digits"}),
-    Search(equal={"architecture": "mlp-16"}),
-    Search(q="lenet"),
-    Search(tag="small"),
-    Search(owner="ada"),
+    Search({"task": "digits"}),
+    Search({"architecture": "mlp-16"}),
+    Search({"q": "lenet"}),
+    Search({"tag": "small"}),
+    Search({"owner": "ada"}),
 ]
 
 
@@ -72,7 +73,7 @@ def test_every_search_goes_by_an_index(database: Database, storage: Storage, sor
         ada = create_account(session, "ada")
         for seed in range(3):
             data = make_ticket(seed=seed).to_bytes()
-            publish_ticket(session, storage, owner=ada, name=f"t{seed}", data=data)
+            publish_ticket(session, storage, data, Publication(ada, f"t{seed}"))
     statements: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -83,12 +84,12 @@ def test_every_search_goes_by_an_index(database: Database, storage: Storage, sor
             session.execute(text("SET enable_seqscan = off"))
         event.listen(database.engine, "before_cursor_execute", note)
         for search in CASES:
-            search = Search(q=search.q, equal=search.equal, tag=search.tag, owner=search.owner, sort=sort)
+            search = replace(search, sort=sort)
             page = search_tickets(session, search, limit=1)
             search_tickets(session, search, limit=1, cursor=page.next_cursor)
         event.remove(database.engine, "before_cursor_execute", note)
         explain = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN"
-        listing = [found for found in statements if "ORDER BY" in found[0]]
+        listing = [executed for executed in statements if "ORDER BY" in executed[0]]
         assert len(listing) == 2 * len(CASES)
         for statement, parameters in listing:
             plan = session.connection().exec_driver_sql(f"{explain} {statement}", parameters)

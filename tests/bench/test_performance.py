@@ -17,18 +17,20 @@ from benchmarks.effort import Effort
 from benchmarks.goals import Goal, median_ratio, print_goals
 from benchmarks.machine import ALL_CORES, LAST_CORE, cores, describe, pinned
 from benchmarks.measuring import Timing, race, ratios
+from benchmarks.page import put_part, read_parts
 from benchmarks.peers import PEERS, CsrLinear, Loop, csr_failures
 from benchmarks.plain_imp import plain_imp
 from benchmarks.plain_networks import build_plain, load_plain
 from benchmarks.subjects import SEED, Subject, layer_counts
 from benchmarks.throughput import DenseTrainee, SparseTrainee
 from benchmarks.verification_cost import make_ticket, train_one_by_one
-from nirvana import lab, tasks, zoo
-from nirvana.cost import training_flops
+from nirvana import lab, tasks
 from nirvana.errors import Invalid
-from nirvana.initial import default_laws, draw_all
-from nirvana.masks import kept_count
-from nirvana.recipe import Pruning, Recipe
+from nirvana.format.initial import default_laws, draw_all
+from nirvana.format.masks import kept_count
+from nirvana.networks import zoo
+from nirvana.training.cost import training_flops
+from nirvana.training.recipe import Pruning, Recipe
 
 BATCH = 20
 ADAM = Recipe("adam", 1e-3, BATCH, 10**6)
@@ -108,9 +110,9 @@ def test_both_engines_take_the_same_updates() -> None:
     for trainee in (sparse, dense):
         trainee.advance(3)
         trainee.advance(2)
-    assert sparse.run.step == dense.run.step == 5
-    for name, value in sparse.run.values().items():
-        assert np.allclose(value, dense.run.values()[name], atol=1e-5)
+    assert sparse.loop.step == dense.loop.step == 5
+    for name, value in sparse.loop.backend.values().items():
+        assert np.allclose(value, dense.loop.backend.values()[name], atol=1e-5)
 
 
 class Counting:
@@ -241,11 +243,30 @@ def test_a_page_is_written_and_an_unknown_name_is_refused(
     threads = torch.get_num_threads()
     assert suite.main(["accuracy", "--quick", "--write", str(page)]) == 0
     torch.set_num_threads(threads)
-    assert page.read_text() == capsys.readouterr().out
+    (part,) = read_parts(page.read_text()).values()
+    printed = capsys.readouterr().out
+    assert part.replace("\n###", "\n##") in printed
     assert page.read_text().startswith("# Performance")
     assert "| digits | lenet-300-100 | 10.0 | 250 | final |" in page.read_text()
     assert suite.main(["nothing"]) == 2
     assert "no benchmark 'nothing'" in capsys.readouterr().err
+
+
+def run_of(processor: str, ratio: float, met: str) -> str:
+    goals = "## Goals\n\n| goal | at least | median measured | met |\n|---|---|---|---|\n"
+    goals += f"| fast | 3 | {ratio} | {met} |"
+    return f"# Performance\n\n| what | value |\n|---|---|\n| processor | {processor} |\n\n{goals}\n"
+
+
+def test_a_page_has_a_part_for_each_processor_and_their_goals_side_by_side() -> None:
+    page = put_part(put_part("", run_of("A", 3.5, "yes")), run_of("B", 2.5, "no"))
+    assert list(read_parts(page)) == ["A", "B"]
+    assert "| fast | 3 | 3.5 | **2.5**, not met |" in page
+    again = put_part(page, run_of("A", 4.5, "yes"))
+    assert "| fast | 3 | 4.5 | **2.5**, not met |" in again
+    assert read_parts(again)["B"] == read_parts(page)["B"]
+    with pytest.raises(ValueError, match="names no processor"):
+        put_part("", "# Performance")
 
 
 def test_every_prunable_layer_gets_a_mask() -> None:
@@ -267,5 +288,5 @@ def test_a_benchmark_that_fails_leaves_the_others_their_page(
     torch.set_num_threads(threads)
     text = page.read_text()
     assert "**failed**: Invalid: no quick measurement" in text
-    assert text.index("## Without torch") > text.index("**failed**")
+    assert text.index("### Without torch") > text.index("**failed**")
     assert "Traceback" in capsys.readouterr().err

@@ -15,11 +15,11 @@ from benchmarks.verdict_rates.drawing import POOL, draw
 from benchmarks.verdict_rates.planting import KINDS, TRAINED, Planting, ticket_path
 from benchmarks.working import Arm, read_json
 from nirvana import lab
-from nirvana.lab.verification.gate import check_gate
-from nirvana.lab.verification.rates import plan_looks
-from nirvana.methods import METHODS
-from nirvana.protocol import ARMS, VERDICTS
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
+from nirvana.pruning.methods import METHODS
+from nirvana.verification.gate import check_gate
+from nirvana.verification.protocol import ARMS, VERDICTS, plan_looks
+from nirvana.verification.runs import RunCache
 
 SECONDS = re.compile(r"took .* hours|(?<=/ )[\d.]+ \|")  # all that differs when a piece is measured again
 
@@ -40,7 +40,9 @@ def test_a_reproduction_writes_every_table_and_is_taken_up_where_it_was_stopped(
     (tmp_path / "out" / "arms" / "imp-digits-0-level-02-ticket-2.json").unlink()
     assert reproduce.main(call) == 0
     said = capsys.readouterr().err
-    arms = len(plan.lottery_arms(sizes.TINY)) + len(plan.method_arms(sizes.TINY, tmp_path / "out"))
+    out = tmp_path / "out"
+    arms = len(plan.lottery_arms(sizes.TINY)) + len(plan.method_arms(sizes.TINY, out))
+    arms += len(plan.retraining_arms(sizes.TINY, out))
     assert f"arms: {arms - 1} of {arms} are there" in said
     assert SECONDS.sub("", page.read_text()) == SECONDS.sub("", first)
 
@@ -64,8 +66,9 @@ def test_drawn_verdicts_of_planted_tickets(tmp_path: Path) -> None:
         Arm(strong, arm, POOL).run(out)
     ticket = Ticket.read(out / strong)
     arms = {arm: lab.ArmResult.from_dict(read_json(Arm(strong, arm, POOL).path(out))) for arm in ARMS}
-    drawn = draw(ticket, check_gate(ticket), arms, 0.01, plan_looks(5, 20), list(range(POOL)))
-    real = lab.verify(ticket, replicates=5, max_replicates=20, cache=None)
+    order = list(range(POOL))
+    drawn = draw(ticket, check_gate(ticket), arms, 0.01, plan_looks(5, 20), order, order)
+    real = lab.verify(ticket, replicates=5, max_replicates=20, seed=0, cache=RunCache(tmp_path / "runs"))
     assert (drawn.verdict, drawn.replicates) == (real.verdict, real.replicates)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nirvana.lab.importing import SOURCES
+from nirvana.importers import SOURCES
 from tests.cli.running import Run
 from tests.lab.foreign import (
     Lenet,
@@ -78,7 +78,7 @@ def test_a_structure_says_that_its_values_are_new(tmp_path: Path, run: Run) -> N
 
 
 def test_a_graph_in_a_json_file_is_an_architecture(tmp_path: Path, run: Run) -> None:
-    from nirvana import zoo
+    from nirvana.networks import zoo
 
     graph = tmp_path / "graph.json"
     manifest = zoo.build("mlp-16", (1, 8, 8), 10).to_manifest() | {"name": "mine"}
@@ -124,3 +124,30 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert err.startswith("nirvana: ")
     assert err.count("\n") == 1
     assert not (tmp_path / "a.ticket").exists()
+
+
+def test_a_torch_seed_gives_a_seeded_ticket_and_another_one_is_refused(tmp_path: Path, run: Run) -> None:
+    arguments = write_files("state-dict", tmp_path)[:-1]
+    call = [
+        "import",
+        "--task",
+        "digits",
+        "--from",
+        "state-dict",
+        *arguments,
+        "--out",
+        str(tmp_path / "a.ticket"),
+    ]
+    imported = run.json(*call, "--torch-seed", "0", "-q")
+    assert (imported["initial"], imported["structure_only"], imported["law"]) == (
+        "seeded",
+        False,
+        "torch_default",
+    )
+    assert (
+        run.json(*call, "--torch-seed", "0", "--torch-order", "fc1,fc2", "-q")["digest"] == imported["digest"]
+    )
+    assert run.json(*call, "-q")["initial"] == "stored"
+    code, _, err = run(*call, "--torch-seed", "1")
+    assert code != 0
+    assert "values of fc1.weight are not those that torch.manual_seed(1)" in " ".join(err.split())

@@ -12,16 +12,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nirvana import tasks, zoo
-from nirvana.architecture import Architecture
+from nirvana import tasks
+from nirvana.engines import predict_logits
 from nirvana.exports import export_ticket
 from nirvana.exports.onnx import TRANSLATIONS
-from nirvana.initial import default_laws
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
 from nirvana.lab import build_module, load_values
-from nirvana.ops import OPS
-from nirvana.running import predict_logits
-from nirvana.ticket import Ticket
-from nirvana.trained import Weights, with_statistics
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.networks.ops import OPS
+from nirvana.weights import Weights, with_statistics
 
 RECIPE: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 8, "steps": 4}
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,14 @@ from PIL import Image
 from scipy import sparse as scipy_sparse
 
 import nirvana
-from nirvana import sparse, tasks, zoo
+from nirvana import tasks
 from nirvana.errors import Invalid
 from nirvana.exports import export_ticket
-from nirvana.initial import default_laws
-from nirvana.ticket import Ticket
-from nirvana.trained import Weights
-from nirvana.training import TrainResult
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
+from nirvana.networks import zoo
+from nirvana.training.spec import TrainResult
+from nirvana.weights import Weights
 from tests.cli.running import Run
 from tests.cli.test_exports import make_ticket
 
@@ -78,7 +76,7 @@ def test_train_writes_its_weights(ticket: Ticket, tmp_path: Path, run: Run) -> N
     trained = run.json("train", tmp_path / "a.ticket", "--out", tmp_path / "w.npz", "--seed", "3")
     answer = run.json("predict", tmp_path / "w.npz", "--task", "digits/test")
     assert answer["accuracy"] == pytest.approx(trained["final_test_accuracy"], abs=0.004)
-    assert (answer["n"], answer["trained"], answer["ticket"]) == (500, True, ticket.digest)
+    assert (answer["n"], answer["trained"], answer["ticket"]) == (200, True, ticket.digest)
 
 
 def test_a_place_for_weights_that_cannot_be_is_refused_before_training(
@@ -187,8 +185,8 @@ def test_people_get_a_table_and_the_accuracy(weights: Path, run: Run) -> None:
     code, out, err = run("predict", weights, "--task", "digits", "--rows", "2", "--top", "3")
     assert code == 0
     assert "probability" in out
-    assert "of 500 examples" in out
-    assert "498 more examples" in err
+    assert "of 200 examples" in out
+    assert "198 more examples" in err
 
 
 def test_a_ticket_answers_with_its_initial_values(ticket: Ticket, tmp_path: Path, run: Run) -> None:
@@ -338,34 +336,7 @@ def test_weights_of_another_ticket_are_refused(weights: Path) -> None:
         export_ticket(other, "csr", Weights.read(weights))
 
 
-# without torch
-
-_WITHOUT = """
-import sys
-for name in sys.argv.pop(1).split(","):
-    sys.modules[name] = None
-from nirvana.cli import main
-main(sys.argv[1:])
-"""
-
-
-def run_without(missing: str, folder: Path, *arguments: str | Path) -> tuple[int, str, str]:
-    """The command line where packages are not installed: exit code, stdout, stderr."""
-    command = [sys.executable, "-c", _WITHOUT, missing, *map(str, arguments)]
-    environment = dict(os.environ) | {"NIRVANA_HOME": str(folder), "NIRVANA_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_training_and_answering_need_no_torch_and_no_scipy(ticket: Ticket, tmp_path: Path) -> None:
-    ticket.write(tmp_path / "a.ticket")
-    code, out, err = run_without("torch,scipy", tmp_path, "train", "a.ticket", "--out", "w.npz", "--json")
-    assert (code, err) == (0, "")
-    trained = json.loads(out)
-    assert trained["engine"] == "sparse"
-    code, out, err = run_without("torch,scipy", tmp_path, "predict", "w.npz", "--task", "digits", "--json")
-    assert (code, err) == (0, "")
-    assert json.loads(out)["accuracy"] == pytest.approx(trained["final_test_accuracy"], abs=1e-9)
+# engines
 
 
 def test_bytes_and_floats_train_to_the_same_weights(ticket: Ticket, result: TrainResult) -> None:
@@ -374,25 +345,6 @@ def test_bytes_and_floats_train_to_the_same_weights(ticket: Ticket, result: Trai
     assert result.weights is not None
     for name, array in floats.weights.items():
         np.testing.assert_allclose(array, result.weights[name], atol=1e-4)
-
-
-def test_an_op_that_takes_torch_is_named_with_the_extra(tmp_path: Path) -> None:
-    ticket = make_ticket("mlp-32", augmentation=["flip"])
-    ticket.write(tmp_path / "a.ticket")
-    code, out, err = run_without("torch", tmp_path, "train", "a.ticket")
-    assert (code, out) == (5, "")
-    reason = sparse.find_unsupported(ticket.architecture, nirvana.Recipe.from_dict(dict(ticket.recipe)), {})
-    assert reason is not None
-    assert reason in err
-    assert "torch is not installed here: pip install 'nirvana-tickets[lab]'" in err
-
-
-def test_without_numba_and_torch_both_extras_are_named(ticket: Ticket, tmp_path: Path) -> None:
-    ticket.write(tmp_path / "a.ticket")
-    code, out, err = run_without("torch,numba", tmp_path, "train", "a.ticket")
-    assert (code, out) == (5, "")
-    assert "nirvana-tickets[sparse]" in err
-    assert "nirvana-tickets[lab]" in err
 
 
 def test_auto_says_why_torch_trains(tmp_path: Path, run: Run) -> None:

@@ -46,6 +46,7 @@ def test_the_json_of_a_task_of_old_has_the_fields_it_had(run: Run) -> None:
             "data_sha256",
             "metric",
             "homes",
+            "seal",
         ),
     }
     assert mnist["normalisation"] == [0.1307, 0.3081]

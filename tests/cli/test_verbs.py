@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from nirvana import tasks
 from nirvana.cli.output import exit_code
+from nirvana.client.filters import PARAMETERS
 from nirvana.errors import error_classes
-from nirvana.methods import METHODS
-from nirvana.protocol import ARMS
+from nirvana.pruning.methods import METHODS, describe_options
 from nirvana.tasks.arrays import read_digits
+from nirvana.verification.protocol import ARMS
 from tests.cli.running import Run
 
 SHORT = {"steps": 40, "evaluate_every": 20}
@@ -45,7 +47,7 @@ def found(tmp_path: Path, run: Run, recipe: str) -> Path:
 def test_help_lists_every_verb_and_loads_nothing_heavy() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "nirvana.cli", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    said, imported = done.stdout, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "nirvana.cli.app" in imported
     assert not imported & {"numpy", "torch", "numba", "httpx", "rich.console", "sqlalchemy"}
     for verb in [
@@ -70,7 +72,7 @@ def test_help_lists_every_verb_and_loads_nothing_heavy() -> None:
         "jobs",
         "login",
     ]:
-        assert f"\n  {verb} " in said
+        assert f"\n  {verb} " in done.stdout
 
 
 def test_find_writes_tickets_and_a_report_and_prints_the_same(tmp_path: Path, run: Run, recipe: str) -> None:
@@ -109,7 +111,7 @@ def test_verify_prints_a_verdict_and_leaves_with_6_when_it_did_not_win(run: Run,
     verdict = json.loads(out)
     assert {"verdict", "protocol", "arms", "tests", "margin", "cost"} <= set(verdict)
     assert set(verdict["arms"]) == set(ARMS)
-    assert all(len(values) == 2 for values in verdict["arms"].values())
+    assert {len(values) for values in verdict["arms"].values()} == {2, 4}
     assert code == (0 if verdict["verdict"] in ("WINNING", "MATCHING") else 6)
 
 
@@ -167,6 +169,50 @@ def test_an_impossible_search_is_refused_with_what_was_expected(
     assert said in err
 
 
+SYNFLOW = ("find", "--task", "digits", "--architecture", "mlp-16", "--method", "synflow", "--density", "0.5")
+
+
+def test_a_methods_own_options_are_set_by_name(tmp_path: Path, run: Run, recipe: str) -> None:
+    report = run.json(*SYNFLOW, "--set", "rounds=3", "--recipe", recipe, "--out", str(tmp_path / "out"))
+    assert report["goal"]["options"] == {"rounds": 3}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rounds", "--set 'rounds': expected NAME=VALUE with a number, such as rounds=50"),
+        ("rounds=many", "--set 'rounds=many': expected NAME=VALUE with a number"),
+        ("turns=3", "synflow has no option 'turns', expected one of rounds"),
+        ("rounds=0", "rounds is 0, expected a whole number from 1 to 10000"),
+        ("rounds=2.5", "rounds is 2.5, expected a whole number"),
+        ("rounds=inf", "rounds is inf, expected a whole number"),
+    ],
+)
+def test_an_option_that_the_method_cannot_take_is_refused(
+    tmp_path: Path, run: Run, setting: str, message: str
+) -> None:
+    code, out, err = run(*SYNFLOW, "--set", setting, "--out", str(tmp_path / "out"))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_without_an_upper_end_are_finite(tmp_path: Path, run: Run) -> None:
+    arguments = (*SYNFLOW, "--method", "regularised", "--set", "penalty=inf", "--out", str(tmp_path / "out"))
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "penalty is inf, expected a number of at least 0" in err
+
+
+def test_every_methods_options_are_in_the_help(run: Run) -> None:
+    code, out, _ = run("find", "--help")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    for method in METHODS:
+        for name, default, meaning in describe_options(method):
+            assert f"{method} {name}={default:g} {meaning}" in lines
+
+
 def test_an_error_with_json_is_a_problem_on_stdout(tmp_path: Path, run: Run) -> None:
     arguments = ("--task", "mnits", "--architecture", "mlp-4", "--levels", "1", "--out", str(tmp_path))
     code, out, _ = run("find", *arguments, "--json")
@@ -196,6 +242,17 @@ def test_a_verb_that_needs_the_service_leaves_with_5_when_it_is_not_reached(run:
     assert "NIRVANA_OFFLINE" in err
 
 
+def test_search_has_an_option_for_every_filter(run: Run) -> None:
+    _, out, _ = run("search", "--help")
+    options = set(re.findall(r"--[a-z-]+", out))
+    for row in PARAMETERS:
+        names = () if row.kind == "words" else row.ends if row.kind == "range" else (row.name,)
+        assert {f"--{name.replace('_', '-')}" for name in names} <= options, row.name
+    assert "Minimum density" in out
+    for wrong in (("--init", "drawn"), ("--min-kept", "1.5"), ("--sort", "size"), ("--min-left", "5")):
+        assert run("search", *wrong)[0] == 2
+
+
 def test_tasks_lists_every_task(run: Run) -> None:
     listed = run.json("tasks")["items"]
     assert [task["name"] for task in listed] == tasks.built_in_names()
@@ -219,8 +276,8 @@ def test_logout_forgets_the_token(tmp_path: Path, run: Run) -> None:
 
 
 def test_the_cache_is_listed_checked_and_emptied(tmp_path: Path, run: Run, found: Path) -> None:
-    from nirvana.cache import Cache
-    from nirvana.ticket import Ticket
+    from nirvana.client.cache import Cache
+    from nirvana.format.ticket import Ticket
 
     content = (found / "level-01.ticket").read_bytes()
     digest = Ticket.from_bytes(content).digest
@@ -247,6 +304,16 @@ def test_methods_lists_every_method_with_its_paper(run: Run) -> None:
     listed = run.json("methods")["items"]
     assert [method["name"] for method in listed] == list(METHODS)
     assert all("arXiv" in method["reference"] for method in listed)
+
+
+def test_methods_lists_every_option_with_its_default(run: Run) -> None:
+    options = {method["name"]: method["options"] for method in run.json("methods")["items"]}
+    assert options["imp"] == []
+    assert options["synflow"] == [
+        {"name": "rounds", "default": 100, "help": "prunings from everything to the density"}
+    ]
+    out = run("methods")[1]
+    assert all(option["help"] in out for listed in options.values() for option in listed)
 
 
 def test_transfer_prints_a_matrix_of_tickets_and_tasks(run: Run, tmp_path: Path) -> None:

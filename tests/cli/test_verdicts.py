@@ -10,8 +10,8 @@ import pytest
 
 from nirvana.cli import main
 from nirvana.cli.output import Output
-from nirvana.cli.verdicts import print_verdict
-from nirvana.protocol import ARMS
+from nirvana.cli.verify import print_verdict
+from nirvana.verification.protocol import ARMS
 from tests.factories import make_ticket
 from tests.lab.small import SMALL
 
@@ -43,9 +43,10 @@ def test_runs_are_kept_in_the_users_home_and_taken_from_there(
     capsys: pytest.CaptureFixture[str], ticket: str, tmp_path: Path
 ) -> None:
     first = json.loads(run(capsys, ticket, "--replicates", "2", "--json", "-q")[1])
-    assert kept_runs(tmp_path) == 14
-    again = json.loads(run(capsys, ticket, "--replicates", "2", "--json", "-q")[1])
-    assert (first["cost"]["trainings"], again["cost"]["trainings"]) == (14, 2)
+    assert kept_runs(tmp_path) == 2 * (len(ARMS) - 2) + 2 * 4
+    seed = str(first["seed"])
+    again = json.loads(run(capsys, ticket, "--replicates", "2", "--seed", seed, "--json", "-q")[1])
+    assert (first["cost"]["trainings"], again["cost"]["trainings"]) == (2 * (len(ARMS) - 2) + 2 * 4, 2)
     assert again["arms"] == first["arms"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nirvana.cli import up
-from nirvana.cli.children import Child, run, source_folder
 from nirvana.cli.output import Output, mean_and_sd
+from nirvana.cli.processes import Child, run, source_folder
 from nirvana.cli.welcome import is_won, levels_to_verify
 from nirvana.errors import Conflict, TrainingFailed, Unavailable
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nirvana
-from nirvana import zoo
-from nirvana.api import fetch, parse_reference
-from nirvana.cache import Cache
+from nirvana.client.api import fetch, parse_reference
+from nirvana.client.cache import Cache
 from nirvana.errors import InvalidName, NetworkError, NotFound, StorageFailed
 from nirvana.files import write_atomically
-from nirvana.initial import default_laws
-from nirvana.ticket import Ticket
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
+from nirvana.networks import zoo
 
 
-def make_ticket(seed: int = 0) -> Ticket:
+def file_digest(ticket: Ticket) -> str:
+    return f"sha256:{sha256(ticket.to_bytes()).hexdigest()}"
+
+
+def make_ticket(seed: int = 0, recipe: dict[str, Any] | None = None) -> Ticket:
     architecture = zoo.build("mlp-8", (1, 8, 8), 10)
     mask = np.arange(8 * 64).reshape(8, 64) % 7 == 0
     laws = default_laws(architecture)
-    return Ticket.create(architecture, {"fc1.weight": mask}, task="digits", recipe={}, laws=laws, seed=seed)
+    return Ticket.create(
+        architecture, {"fc1.weight": mask}, task="digits", recipe=recipe or {}, laws=laws, seed=seed
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +50,7 @@ def test_a_pinned_digest_is_loaded_without_a_request() -> None:
 def test_a_name_that_was_downloaded_before_is_loaded_offline() -> None:
     ticket = make_ticket()
     Cache().keep(ticket.digest, ticket.to_bytes())
-    Cache().keep_ref("http://127.0.0.1:8000", "ada/small", ticket.digest)
+    Cache().keep_ref("http://127.0.0.1:8000", "ada/small", ticket.digest, file_digest(ticket))
     assert nirvana.load("ada/small").digest == ticket.digest
 
 
@@ -54,7 +62,7 @@ def test_a_name_that_is_not_here_is_a_network_error_offline() -> None:
 def test_a_ref_of_another_service_does_not_count() -> None:
     ticket = make_ticket()
     Cache().keep(ticket.digest, ticket.to_bytes())
-    Cache().keep_ref("http://elsewhere.example", "ada/small", ticket.digest)
+    Cache().keep_ref("http://elsewhere.example", "ada/small", ticket.digest, file_digest(ticket))
     with pytest.raises(NetworkError):
         fetch("ada/small", "http://127.0.0.1:8000")
 
@@ -66,6 +74,40 @@ def test_a_damaged_file_in_the_cache_is_removed_and_never_given_out(damage: byte
     with pytest.raises(NetworkError):
         nirvana.load(digest)
     assert not path.exists()
+    assert list(Cache().digests()) == []
+
+
+def test_a_bit_that_fell_over_is_found_where_the_digest_does_not_cover_it() -> None:
+    ticket = make_ticket()
+    path = Cache().keep(ticket.digest, ticket.to_bytes())
+    path.write_bytes(make_ticket(recipe={"steps": 10}).to_bytes())  # the same digest
+    with pytest.raises(NetworkError):
+        nirvana.load(ticket.digest)
+
+
+def test_files_of_one_ticket_are_kept_each_under_its_name() -> None:
+    service, cache = "http://127.0.0.1:8000", Cache()
+    ticket, other = make_ticket(), make_ticket(recipe={"steps": 10})
+    assert ticket.digest == other.digest
+    for name, one in (("ada/small", ticket), ("bob/small", other)):
+        cache.keep(one.digest, one.to_bytes())
+        cache.keep_ref(service, name, one.digest, file_digest(one))
+    assert fetch("ada/small", service) == ticket.to_bytes()
+    assert fetch("bob/small", service) == other.to_bytes(), "not the file of another listing"
+    assert nirvana.load(ticket.digest).digest == ticket.digest
+    assert list(cache.digests()) == [ticket.digest]
+    assert cache.size_bytes(ticket.digest) == len(ticket.to_bytes()) + len(other.to_bytes())
+    cache.remove(ticket.digest)
+    assert list(cache.digests()) == []
+
+
+@pytest.mark.parametrize("ref", ["", make_ticket().digest, "x y", "sha256:a sha256:b"])
+def test_a_ref_of_an_older_version_or_a_broken_one_is_none(ref: str, tmp_path: Path) -> None:
+    cache, service = Cache(tmp_path), "http://127.0.0.1:8000"
+    cache.keep_ref(service, "ada/small", make_ticket().digest, file_digest(make_ticket()))
+    path = next(path for path in (tmp_path / "refs").rglob("small"))
+    path.write_text(ref)
+    assert cache.find_ref(service, "ada/small") is None
 
 
 def test_a_file_is_loaded_from_its_path(tmp_path: Path) -> None:

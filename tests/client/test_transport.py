@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from nirvana import errors
-from nirvana.client import Client, parse_events, query_of
+from nirvana.client.filters import query_of
+from nirvana.client.rest import Client, parse_events
+from nirvana.client.transport import error_of
 from nirvana.errors import NetworkError, NirvanaError, Problem, error_classes
-from nirvana.transport import error_of
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

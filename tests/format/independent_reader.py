@@ -1,4 +1,4 @@
-"""A reader of .ticket files written from TICKET_FORMAT.md alone: it shares no line with the library.
+"""A reader of .ticket files written from docs/format.md alone: it shares no line with the library.
 
 It needs numpy and zstandard. `python tests/format/independent_reader.py FILE` prints digest and density.
 """
@@ -45,6 +45,27 @@ def draw(law: str, shape: list[int], seed: int, t: int, kept: Any) -> Any:
     return (bound * (2 * (w >> 8) + 1 - 2**24).astype(np.float32)) * np.float32(2.0**-24)
 
 
+def torch_values(initial: dict[str, Any], shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """The values of the scheme torch-cpu/1, flat."""
+    key = [int(initial["seed"]) % 2**32]
+    for i in range(1, 624):
+        key.append((1812433253 * (key[-1] ^ (key[-1] >> 30)) + i) % 2**32)
+    generator = np.random.MT19937()
+    generator.state = {"bit_generator": "MT19937", "state": {"key": np.array(key, np.uint32), "pos": 624}}
+    laws = initial["laws"]
+    values = {n: np.full(math.prod(s), float(laws[n] == "ones"), np.float32) for n, s in shapes.items()}
+    drawing = [name.removesuffix(".weight") for name, law in laws.items() if law == "torch_default"]
+    layers = initial.get("order", [n[:-7] for n in shapes if n.endswith(".weight") and n[:-7] in drawing])
+    for name in (f"{layer}.{part}" for layer in layers for part in ("weight", "bias")):
+        if name in shapes:
+            fan_in = math.prod(shapes[name.rpartition(".")[0] + ".weight"][1:])
+            kaiming = math.sqrt(3) * (math.sqrt(2 / (1 + math.sqrt(5) ** 2)) / math.sqrt(fan_in))
+            b = float(np.float32(kaiming if name.endswith("weight") else 1 / math.sqrt(fan_in)))
+            x = (generator.random_raw(values[name].size) % 2**24).astype(float) / 2**24
+            values[name] = (2 * b * x - b).astype(np.float32)
+    return values
+
+
 def parameter_shapes(architecture: dict[str, Any]) -> dict[str, list[int]]:
     """Linear, convolution and batch norm: what this reader knows."""
     shapes = {}
@@ -84,20 +105,27 @@ def read(data: bytes) -> dict[str, Any]:
     header = json.loads(data[8:end])
     manifest = json.loads(header.pop("__metadata__")["manifest"])
     body = {name: data[end + e["data_offsets"][0] : end + e["data_offsets"][1]] for name, e in header.items()}
-    initial, masks, values = manifest["initial"], {}, {}
+    initial, masks, values, weights = manifest["initial"], {}, {}, []
+    norms = [node["name"] for node in manifest["architecture"]["nodes"] if node["op"] == "layer_norm"]
     shapes = parameter_shapes(manifest["architecture"])
+    replayed = torch_values(initial, shapes) if initial.get("scheme") == "torch-cpu/1" else {}
     for t, (name, shape) in enumerate(shapes.items()):
         mask = np.ones(math.prod(shape), bool)
         if name in manifest["masks"]:
             mask = masks[name] = read_mask(manifest["masks"][name], body["mask/" + name], mask.size)
         kept, full = np.flatnonzero(mask), np.zeros(mask.size, np.float32)
-        if initial["kind"] == "seeded":
-            full[kept] = draw(initial["laws"][name], shape, int(initial["seed"]), t, kept)
+        if initial["kind"] == "seeded" and replayed:
+            full[kept] = replayed[name][kept]
+        elif initial["kind"] == "seeded":
+            law = initial["laws"][name]
+            fans = shapes[name[:-4] + "weight"] if law == "torch_default" and len(shape) == 1 else shape
+            full[kept] = draw(law, fans, int(initial["seed"]), t, kept)
         else:
             stored = np.frombuffer(body["initial/" + name], "<f4")
             full[kept] = stored[kept] if len(stored) == mask.size else stored
         assert hashlib.sha256(full.astype("<f4").tobytes()).hexdigest() == initial["sha256"][name], name
         values[name] = full.reshape(shape)
+        weights += [mask] * (len(shape) > 1 and name.rpartition(".")[0] not in norms)
     identity = {
         "architecture": {k: v for k, v in manifest["architecture"].items() if k != "name"},
         "prunable": manifest["prunable"],
@@ -106,9 +134,7 @@ def read(data: bytes) -> dict[str, Any]:
         "rewind_step": initial["rewind_step"],
     }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    total = sum(math.prod(shapes[name]) for name in manifest["prunable"])
-    kept_weights = sum(int(np.count_nonzero(masks.get(n, np.ones(shapes[n])))) for n in manifest["prunable"])
-    found = {"manifest": manifest, "masks": masks, "values": values, "density": kept_weights / total}
+    found = {"manifest": manifest, "masks": masks, "values": values, "density": np.hstack(weights).mean()}
     return found | {"digest": "sha256:" + hashlib.sha256(text.encode()).hexdigest()}
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from nirvana import zoo
-from nirvana.architecture import Architecture
 from nirvana.errors import InvalidArchitecture, NotFound
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 
 RELU = {"name": "relu", "op": "relu"}
 
@@ -44,7 +44,7 @@ def test_the_zoo_has_the_sizes_that_its_papers_say(
 ) -> None:
     architecture = zoo.build(name, input_shape, 10)
     assert architecture.parameter_count == parameters
-    assert architecture.total == prunable
+    assert architecture.prunable_total == prunable
     assert architecture.flops() == flops
     assert architecture.output_shape == (10,)
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nirvana import zoo
 from nirvana.errors import Invalid
-from nirvana.ieee import cosine, natural_log
-from nirvana.initial import (
+from nirvana.format.ieee import cosine, natural_log
+from nirvana.format.initial import (
     FAN_LAWS,
     INITIAL,
     REINIT,
@@ -27,6 +26,7 @@ from nirvana.initial import (
     shuffle_mask,
     words,
 )
+from nirvana.networks import zoo
 
 # Random123's known-answer vectors of philox4x32-10: counter, key, words.
 KNOWN_ANSWERS = [

@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nirvana.errors import InvalidTicket
-from nirvana.initial import random_mask
-from nirvana.masks import (
+from nirvana.format.initial import random_mask
+from nirvana.format.masks import (
     decode,
     density,
     encode,
-    entropy_bound_bytes,
-    jaccard,
     kept_count,
     mask_sha256,
     pack_bits,
     unpack_bits,
 )
+from tests.factories import entropy_bound_bytes
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=12)
 any_mask = hnp.arrays(np.bool_, shapes)
@@ -66,7 +64,7 @@ def test_sparse_masks_take_gaps_and_dense_ones_bits() -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.036, 0.07, 0.17, 0.33, 0.5])
 def test_an_independent_random_mask_takes_at_most_six_percent_over_its_entropy(share: float) -> None:
-    """Trained masks take less (TICKET_FORMAT section 3); this is the worst case of our encoder."""
+    """Trained masks take less (docs/format.md, section 3); this is the worst case of our encoder."""
     mask = random_mask((300, 784), round(share * 235_200), 7, 0)
     assert len(encode(mask)[1]) <= 1.06 * entropy_bound_bytes([mask])
 
@@ -125,15 +123,6 @@ def test_density_counts_layers_without_a_mask_as_kept_whole() -> None:
     sizes: dict[str, tuple[int, ...]] = {"a": (4,), "b": (2, 3)}
     assert kept_count(masks, sizes) == 7
     assert density(masks, sizes) == 0.7
-
-
-@given(any_mask, st.data())
-def test_jaccard_is_one_only_for_equal_masks(
-    mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], data: st.DataObject
-) -> None:
-    other = data.draw(hnp.arrays(np.bool_, mask.shape))
-    assert (jaccard(mask, other) == 1) == np.array_equal(mask, other)
-    assert jaccard(mask, other) == jaccard(other, mask)
 
 
 def test_the_digest_is_of_the_canonical_bits() -> None:

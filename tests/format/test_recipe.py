@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from nirvana.errors import InvalidRecipe
-from nirvana.recipe import Recipe
+from nirvana.training.recipe import MOST_STEPS, Pruning, Recipe, learning_rate
 from tests.factories import RECIPE
 
 FIELDS = RECIPE.to_dict()
+NAMES = [field.name for field in dataclasses.fields(Recipe)]
+PRUNING_NAMES = [field.name for field in dataclasses.fields(Pruning)]
+NUMBERS = (
+    st.integers()
+    | st.floats()
+    | st.sampled_from([True, 0, -1, 1, 1.0, 2**31, 2**53 - 1, 2**53, 10**12, 10**400])
+)
+WORDS = st.text(max_size=8) | st.sampled_from(["adam", "cosine", "step", "crop", "reinit", "zero", "freeze"])
+JSON = st.recursive(
+    st.none() | NUMBERS | WORDS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(WORDS | st.sampled_from(["kind", "at", "factor", "weight", "temperature"]), inner)
+    ),
+    max_leaves=8,
+)
+DEEP: list[Any] = []
+for _ in range(10_000):
+    DEEP = [DEEP]
 
 
 def test_a_round_trip_changes_nothing() -> None:
@@ -49,6 +73,9 @@ def test_layer_rates_come_before_the_output_rate_and_that_before_the_rate() -> N
         ({"schedule": {"kind": "step", "at": [5]}}, "/schedule", "fields"),
         ({"schedule": {"kind": "step", "at": [0], "factor": 0.1}}, "/schedule", "value"),
         ({"schedule": "cosine"}, "/schedule", "value"),
+        ({"schedule": {"kind": ["cosine"]}}, "/schedule/kind", "value"),
+        ({"augmentation": ["crop", "crop"]}, "/augmentation", "value"),
+        ({"augmentation": [["crop"]]}, "/augmentation", "value"),
         ({"initial_law": "chaos"}, "/initial_law", "value"),
         ({"test_peeking": True}, "/test_peeking", "reads-test-set"),
         ({"pruning": {"rate": 1}}, "/pruning/rate", "value"),
@@ -69,3 +96,89 @@ def test_a_wrong_field_is_named(change: dict[str, Any], pointer: str, code: str)
 def test_what_is_no_recipe_is_refused(fields: Any) -> None:
     with pytest.raises(InvalidRecipe):
         Recipe.from_dict(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "code"),
+    [
+        ({"optimizer": {}}, "/optimizer", "value"),
+        ({"optimizer": ["adam"]}, "/optimizer", "value"),
+        ({"schedule": {"kind": []}}, "/schedule/kind", "value"),
+        ({"schedule": {"kind": {}}}, "/schedule/kind", "value"),
+        ({"schedule": {"kind": "step", "at": [1] * 101, "factor": 0.5}}, "/schedule", "value"),
+        ({"schedule": {"kind": "step", "at": [1], "factor": 1e4}}, "/schedule", "value"),
+        ({"schedule": {"kind": "step", "at": [[1]], "factor": 0.5}}, "/schedule", "value"),
+        ({"steps": 2**53 - 1}, "/steps", "value"),
+        ({"steps": 10**12}, "/steps", "value"),
+        ({"steps": 10**400}, "/steps", "value"),
+        ({"steps": 10**5000}, "/steps", "value"),
+        ({"steps": DEEP}, "/steps", "value"),
+        ({"batch_size": 65_537}, "/batch_size", "value"),
+        ({"evaluate_every": MOST_STEPS + 1}, "/evaluate_every", "value"),
+        ({"warmup_steps": MOST_STEPS + 1}, "/warmup_steps", "value"),
+        ({"warmup_steps": 2.0}, "/warmup_steps", "value"),
+        ({"learning_rate": 2**53}, "/learning_rate", "value"),
+        ({"learning_rate": 10**400}, "/learning_rate", "value"),
+        ({"start_step": 10**400}, "/start_step", "value"),
+        ({"pruning": {"rewind_step": 10**12}}, "/pruning/rewind_step", "value"),
+        ({"a/b~c": 1}, "/a~1b~0c", "unknown-field"),
+        ({"\ud800": 1}, "/?", "unknown-field"),
+        ({"x" * 10**6: "y" * 10**6}, "/" + "x" * 200, "unknown-field"),
+    ],
+)
+def test_a_hostile_value_is_refused_by_name_in_a_few_words(
+    change: dict[str, Any], pointer: str, code: str
+) -> None:
+    with pytest.raises(InvalidRecipe) as caught:
+        Recipe.from_dict(FIELDS | change)
+    problem = next(one for one in caught.value.errors if one.code == code)
+    assert problem.pointer == pointer
+    assert len(caught.value.detail.encode()) < 2000
+
+
+def read(fields: Any) -> Recipe | InvalidRecipe:
+    """Return the recipe of the fields, or the refusal: nothing else is raised."""
+    try:
+        return Recipe.from_dict(fields)
+    except InvalidRecipe as error:
+        return error
+
+
+def check_refused_or_whole(fields: Any) -> None:
+    """A refusal has words for people; what is taken can be written and followed."""
+    found = read(fields)
+    if isinstance(found, InvalidRecipe):
+        assert found.errors
+        assert len(json.dumps(found.to_dict())) < 50_000
+        assert all(problem.pointer.encode() or not problem.pointer for problem in found.errors)
+        return
+    assert Recipe.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert found.digest.startswith("sha256:")
+    for step in (0, found.steps // 2, found.steps - 1):
+        assert not math.isnan(learning_rate(found, step))
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(NAMES), JSON, min_size=1, max_size=3))
+@example(changes={"schedule": {"kind": "step", "at": [1] * 100, "factor": 1000}, "learning_rate": 1e300})
+def test_odd_json_in_a_field_is_an_invalid_recipe_or_a_recipe(changes: dict[str, Any]) -> None:
+    check_refused_or_whole(FIELDS | changes)
+
+
+@settings(max_examples=100, deadline=None)
+@given(changes=st.dictionaries(st.sampled_from(PRUNING_NAMES), JSON, min_size=1, max_size=3))
+def test_odd_json_in_a_field_of_pruning_is_an_invalid_recipe_or_a_recipe(changes: dict[str, Any]) -> None:
+    fields = FIELDS | {"pruning": FIELDS["pruning"] | changes}
+    check_refused_or_whole(fields)
+    found = read(fields)
+    if isinstance(found, InvalidRecipe):
+        assert all(problem.pointer.startswith("/pruning/") for problem in found.errors)
+
+
+@settings(max_examples=100, deadline=None)
+@given(fields=JSON, name=WORDS)
+def test_odd_json_for_a_whole_recipe_or_as_a_new_field_is_refused(fields: Any, name: str) -> None:
+    check_refused_or_whole(fields)
+    if name not in NAMES:
+        with pytest.raises(InvalidRecipe):
+            Recipe.from_dict(FIELDS | {name: fields})

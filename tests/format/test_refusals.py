@@ -1,4 +1,4 @@
-"""Every refusal of TICKET_FORMAT section 6, each with its pointer and code; and what hostile files cost."""
+"""Every refusal of docs/format.md, section 6, each with its pointer and code; and what hostile files cost."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nirvana.container import write_container
 from nirvana.errors import InvalidTicket
-from nirvana.masks import mask_sha256
-from nirvana.reader import lint
-from nirvana.ticket import Limits, Ticket
+from nirvana.format.container import write_container
+from nirvana.format.lint import lint
+from nirvana.format.masks import mask_sha256
+from nirvana.format.reader import Limits
+from nirvana.format.ticket import Ticket
 from tests.factories import make_ticket, put_together, take_apart
 
 TICKET = make_ticket()

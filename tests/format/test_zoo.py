@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from nirvana import zoo
 from nirvana.errors import InvalidArchitecture, NotFound
+from nirvana.networks import zoo
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (2, 128), (13,)]
 
@@ -50,7 +50,7 @@ def test_the_signal_network_has_the_papers_layers() -> None:
     # parameters of batch norm a channel, then one linear layer.
     architecture = zoo.build("conv1d-3", (2, 100), 5)
     weights = 2 * 7 * 128 + 128 * 5 * 256 + 256 * 3 * 128
-    assert architecture.total == weights + 128 * 5
+    assert architecture.prunable_total == weights + 128 * 5
     assert architecture.parameter_count == weights + 2 * (128 + 256 + 128) + 128 * 5 + 5
 
 

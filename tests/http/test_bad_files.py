@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import pickle  # noqa: TID251 - made here only to be refused
 import time
 import zipfile
@@ -11,14 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from nirvana.masks import mask_sha256
-from tests.factories import make_ticket, put_together, take_apart
-from tests.registry import Registry, pointers, problem
+from nirvana.errors import InvalidRecipe, InvalidTicket
+from nirvana.format.initial import default_laws
+from nirvana.format.masks import mask_sha256
+from nirvana.format.ticket import Ticket
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.training.schedule import check_recipe
+from tests import factories
+from tests.factories import make_masks, make_ticket, put_together, take_apart
+from tests.format.test_recipe import JSON
+from tests.registry import TICKET_TYPE, Registry, pointers, problem
 
 DATA = make_ticket().to_bytes()
 STORED = make_ticket(stored=True).to_bytes()
 MASK = "mask/fc1.weight"
+RECIPE = factories.RECIPE.to_dict()
 
 
 def frame(body: bytes) -> Any:
@@ -116,3 +129,86 @@ def test_a_pickle_is_refused_by_name_whatever_it_is_called(registry: Registry) -
         archive.writestr("archive/data.pkl", b"")
     for data in (pickle.dumps({"fc1.weight": 1}), zipped.getvalue()):
         assert "pickle" in problem(registry.publish(data, "bad"), 415, "unsupported-media")["detail"]
+
+
+BAD_RECIPES: dict[str, tuple[Any, str]] = {
+    "empty": ({}, "/recipe/optimizer"),
+    "foreign": ({"epochs": 90, "lr": 0.1}, "/recipe/optimizer"),
+    "an optimiser that is an object": (RECIPE | {"optimizer": {}}, "/recipe/optimizer"),
+    "2^53 - 1 steps": (RECIPE | {"steps": 2**53 - 1}, "/recipe/steps"),
+    "a kind of schedule that is a list": (RECIPE | {"schedule": {"kind": []}}, "/recipe/schedule/kind"),
+    "an unknown field": (RECIPE | {"colour": "red"}, "/recipe/colour"),
+    "an unknown field with a slash": (RECIPE | {"a/b": 1}, "/recipe/a~1b"),
+    "a number that is a word": (RECIPE | {"learning_rate": "0.1"}, "/recipe/learning_rate"),
+    "a whole number that is true": (RECIPE | {"batch_size": True}, "/recipe/batch_size"),
+    "pruning that is null": (RECIPE | {"pruning": None}, "/recipe/pruning"),
+    "deep nesting": (RECIPE | {"schedule": json.loads("[" * 90 + "]" * 90)}, "/recipe/schedule"),
+    "no step to train": (RECIPE | {"start_step": 20}, "/recipe/start_step"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_RECIPES)
+def test_a_recipe_that_cannot_be_trained_is_refused_at_publish_and_by_lint(
+    registry: Registry, what: str
+) -> None:
+    recipe, pointer = BAD_RECIPES[what]
+    data = changed("recipe", to=recipe)
+    body = problem(registry.publish(data, "bad"), 422, "invalid-recipe")
+    assert pointer in pointers(body)
+    assert pointer in body["detail"] or len(body["errors"]) > 1
+    raw = registry.http.post("/api/v1/tickets:lint", content=data, headers={"Content-Type": TICKET_TYPE})
+    assert raw.status_code == 200, raw.text
+    assert (raw.json()["ok"], raw.json()["errors"]) == (False, body["errors"])
+    assert registry.search() == []
+    assert not list((registry.settings.home / "blobs").rglob("*.ticket"))
+
+
+def test_a_recipe_that_ends_before_the_ticket_begins_is_refused(registry: Registry) -> None:
+    late = make_ticket(stored=True, rewind_step=19).to_bytes()
+    assert registry.publish(late, "late").status_code == 201
+    past = make_ticket(stored=True, rewind_step=20).to_bytes()
+    assert pointers(problem(registry.publish(past, "past"), 422, "invalid-recipe")) == ["/recipe/steps"]
+
+
+def test_an_augmentation_of_what_is_no_image_is_refused(registry: Registry) -> None:
+    architecture = zoo.build("mlp-16", (64,), 10)
+    recipe = RECIPE | {"augmentation": ["flip"]}
+    laws = default_laws(architecture)
+    ticket = Ticket.create(
+        architecture, make_masks(architecture), task="table", recipe=recipe, laws=laws, seed=1
+    )
+    body = problem(registry.publish(ticket.to_bytes(), "table"), 422, "invalid-recipe")
+    assert pointers(body) == ["/recipe/augmentation"]
+
+
+def test_more_operations_than_a_database_counts_are_refused(registry: Registry) -> None:
+    """Three weights slid over 10^20 places: the file is small, and its FLOPs are past 64 bits."""
+    nodes: list[dict[str, Any]] = [
+        {"name": "conv", "op": "conv2d", "in": 1, "out": 2, "kernel": 1},
+        {"name": "pool", "op": "global_avg_pool"},
+        {"name": "fc", "op": "linear", "in": 2, "out": 10},
+    ]
+    architecture = Architecture.make("wide", (1, 10**10, 10**10), nodes)
+    laws = default_laws(architecture)
+    ticket = Ticket.create(architecture, {}, task="digits", recipe=RECIPE, laws=laws, seed=1)
+    body = problem(registry.publish(ticket.to_bytes(), "wide"), 422, "invalid-ticket")
+    assert pointers(body) == ["/architecture"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(RECIPE)), value=JSON)
+def test_odd_json_in_a_recipe_is_published_only_if_it_can_be_trained(
+    registry: Registry, name: str, value: Any
+) -> None:
+    try:
+        data = changed("recipe", to=RECIPE | {name: value})
+        ticket = Ticket.from_bytes(data)
+    except (ValueError, RecursionError, InvalidTicket):  # no canonical JSON has it
+        return
+    answer = registry.publish(data, "odd-" + hashlib.sha256(data).hexdigest()[:12])
+    try:
+        check_recipe(ticket)
+    except InvalidRecipe:
+        assert pointers(problem(answer, 422, "invalid-recipe"))[0].startswith(f"/recipe/{name}")
+    else:
+        assert answer.status_code in (200, 201), answer.text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from app.evaluations.service import record_evaluation
+from nirvana.verification.protocol import ARMS
 from tests.factories import make_ticket
-from tests.registry import VERDICT, Registry, pointers, problem
+from tests.registry import VERDICT, Registry, measure, pointers, problem
 
 TICKET = make_ticket()
 PATH = "/api/v1/tickets/ada/first"
@@ -98,7 +98,7 @@ def test_an_evaluation_is_shared_by_every_listing_of_its_digest(each_registry: R
     each_registry.publish(TICKET.to_bytes(), "first")
     etag = each_registry.http.get(PATH).headers["etag"]
     with each_registry.database.write() as session:
-        record_evaluation(session, digest=TICKET.digest, evaluation=VERDICT, job_id="j1")
+        measure(session, TICKET.digest, VERDICT, "j1")
     each_registry.publish(TICKET.to_bytes(), "copy", by="bob")
     for name in ("ada/first", "bob/copy"):
         shown = each_registry.http.get(f"/api/v1/tickets/{name}").json()
@@ -124,10 +124,10 @@ def test_a_verification_is_asked_for_and_becomes_a_job(each_registry: Registry) 
     job = each_registry.http.get(asked.headers["location"]).json()
     assert (job["kind"], job["state"], job["spec"]["replicates"]) == ("verify", "queued", 3)
     assert job["spec"]["max_replicates"] == 3
-    assert job["progress"]["total"] == 1 + 7 + 1
+    assert job["progress"]["total"] == 1 + len(ARMS) + 1
     standard = each_registry.http.post(f"{PATH}/verifications", headers=each_registry.bearer()).json()
     assert (standard["spec"]["replicates"], standard["spec"]["max_replicates"]) == (5, 20)
-    assert standard["progress"]["total"] == 1 + 3 * (7 + 1)
+    assert standard["progress"]["total"] == 1 + 3 * (len(ARMS) + 1)
     for body, pointer in [({"replicates": 1}, "/spec/replicates"), ({"n": 1}, "/n")]:
         answer = each_registry.http.post(f"{PATH}/verifications", json=body, headers=each_registry.bearer())
         assert answer.status_code == 422

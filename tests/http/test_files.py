@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from safetensors.numpy import load
 
 from nirvana.exports import export_ticket
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
 from tests.registry import Registry, problem
 
 TICKET = make_ticket()
 DATA = TICKET.to_bytes()
+FILE_DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 FILE = "/api/v1/tickets/ada/first/file"
 
 
@@ -31,14 +33,24 @@ def test_the_file_comes_back_byte_for_byte(published: Registry) -> None:
         answer = published.http.get(path)
         assert answer.status_code == 200
         assert answer.content == DATA
-        assert answer.headers["etag"] == f'"{TICKET.digest}"'
-        assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["etag"] == f'"{FILE_DIGEST}"'
+        is_by_name = path == FILE  # a digest's first listing may be another one, with other bytes
+        assert ("immutable" in answer.headers["cache-control"]) is is_by_name
         assert answer.headers["content-type"] == "application/vnd.nirvana.ticket"
         assert answer.headers["content-length"] == str(len(DATA))
 
 
+def test_an_export_s_tag_names_its_file_and_a_digest_s_is_not_kept_for_a_year(published: Registry) -> None:
+    by_name = published.http.get("/api/v1/tickets/ada/first/export?format=csr")
+    by_digest = published.http.get(f"/api/v1/tickets/{TICKET.digest}/export?format=csr")
+    assert by_name.headers["etag"] == by_digest.headers["etag"]
+    assert by_name.headers["etag"].startswith(f'"{FILE_DIGEST.removeprefix("sha256:")}-csr')
+    assert "immutable" in by_name.headers["cache-control"]
+    assert by_digest.headers["cache-control"] == "no-cache"
+
+
 def test_a_file_that_is_known_is_not_sent_again(published: Registry) -> None:
-    for tag in (f'"{TICKET.digest}"', f'"x", W/"{TICKET.digest}"', "*"):
+    for tag in (f'"{FILE_DIGEST}"', f'"x", W/"{FILE_DIGEST}"', "*"):
         answer = published.http.get(FILE, headers={"If-None-Match": tag})
         assert (answer.status_code, answer.content) == (304, b"")
     assert published.http.get(FILE, headers={"If-None-Match": '"x"'}).status_code == 200
@@ -73,7 +85,7 @@ def test_a_range_outside_the_file_is_refused_with_its_size(published: Registry, 
 def test_a_range_of_another_version_gets_the_whole_file(published: Registry) -> None:
     headers = {"Range": "bytes=0-9", "If-Range": '"other"'}
     assert published.http.get(FILE, headers=headers).status_code == 200
-    headers["If-Range"] = f'"{TICKET.digest}"'
+    headers["If-Range"] = f'"{FILE_DIGEST}"'
     assert published.http.get(FILE, headers=headers).status_code == 206
 
 

@@ -10,11 +10,10 @@ import pytest
 from sqlalchemy import update
 
 from app.evaluations.pages import protocol_html
-from app.evaluations.service import record_evaluation
 from app.jobs.models import Job
 from nirvana.errors import NotFound
 from tests.factories import RECIPE, make_ticket
-from tests.registry import VERDICT, Registry
+from tests.registry import VERDICT, Registry, measure
 
 PROMPT = {"Accept": "text/html,application/xhtml+xml"}
 SCRIPT = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -59,7 +58,7 @@ def published(registry: Registry) -> Registry:
     assert registry.publish(ticket.to_bytes(), "first").status_code == 201
     with registry.database.write() as session:
         body = VERDICT | {"reason": SCRIPT, "arms": {"ticket": [0.97], SCRIPT: [0.95]}}
-        record_evaluation(session, digest=ticket.digest, evaluation=body, job_id=None)
+        measure(session, ticket.digest, body)
     changes = {"card": SCRIPT, "tags": ["small"]}
     registry.http.patch("/api/v1/tickets/ada/first", json=changes, headers=registry.bearer())
     return registry
@@ -109,7 +108,7 @@ def test_a_ticket_shows_what_was_measured_and_escapes_what_was_said(published: R
 def test_an_evaluation_shows_gate_looks_arms_cost_and_badges(published: Registry) -> None:
     digest = published.http.get("/api/v1/tickets/ada/first").json()["digest"]
     with published.database.write() as session:
-        record_evaluation(session, digest=digest, evaluation=LATER, job_id="j2")
+        measure(session, digest, LATER, "j2")
     html = published.http.get("/tickets/ada/first").text
     check_page(html)
     for expected in (
@@ -140,7 +139,7 @@ def test_a_refused_ticket_shows_why_and_no_numbers(published: Registry) -> None:
     body = {"verdict": "INVALID", "reason": reason, "replicates": 0, "protocol": "nirvana-verify/2"}
     body |= {"margin": 0.01, "task": "digits", "arms": {}, "looks": [], "gate": gate, "badges": {}}
     with published.database.write() as session:
-        record_evaluation(session, digest=digest, evaluation=body, job_id="j3")
+        measure(session, digest, body, "j3")
     html = published.http.get("/tickets/ada/first").text
     check_page(html)
     assert "nothing was trained" in html
@@ -170,7 +169,12 @@ def test_tasks_show_their_tickets(published: Registry) -> None:
     check_page(published.http.get("/tasks").text)
     html = published.http.get("/tasks/digits").text
     check_page(html)
+    assert "ada/first" not in html, "it was brought in"
+    assert '<a href="/tasks/digits?brought_in=true">' in html
+    html = published.http.get("/tasks/digits?brought_in=true").text
+    check_page(html)
     assert "ada/first" in html
+    assert "brought in" in html
 
 
 def test_an_open_job_reloads_itself_and_an_ended_one_does_not(published: Registry) -> None:

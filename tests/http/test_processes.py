@@ -19,9 +19,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from app.main import make_database
+from app.db import make_database
 from app.settings import Settings
-from app.tickets.models import Ticket
+from app.tickets.models import Listing
 from tests.factories import make_ticket
 from tests.registry import EACH, TICKET_TYPE, Templates, make_settings, problem
 
@@ -94,7 +94,7 @@ def publish(url: str, token: str, data: bytes, name: str) -> httpx.Response:
 def count_tickets(settings: Settings) -> int:
     database = make_database(settings)
     with database.read() as session:
-        found = session.scalar(select(func.count()).select_from(Ticket))
+        found = session.scalar(select(func.count()).select_from(Listing))
     database.dispose()
     return found or 0
 
@@ -175,21 +175,15 @@ def test_logs_are_lines_of_json_without_tokens_or_queries(sqlite_settings: Setti
     assert "needle" not in log.read_text()
 
 
-def test_the_service_starts_within_two_seconds_in_150_megabytes(
+def test_the_service_starts_without_heavy_packages_in_150_megabytes(
     sqlite_settings: Settings, tmp_path: Path
 ) -> None:
-    probe = (
-        "import sys, time, resource; import app.main; "
-        "heavy = {'torch', 'scipy', 'dbos', 'alembic'} & set(sys.modules); "
-        "print(time.process_time(), sorted(heavy))"
-    )
-    command, seconds = [sys.executable, "-c", probe], list[float]()
-    for _ in range(3):  # the shortest: other work on the machine lengthens some
-        ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        spent, heavy = ran.stdout.split(" ", 1)
-        assert heavy.strip() == "[]"
-        seconds.append(float(spent))
-    assert min(seconds) < 2
+    """Its seconds are measured by `python -m benchmarks startup`."""
+    probe = "import sys, json, app.main; print(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=True, capture_output=True, text=True)
+    loaded = json.loads(ran.stdout)
+    assert "app.main" in loaded
+    assert not {"torch", "scipy", "numba", "dbos", "alembic", "pandas", "markdown_it"} & set(loaded)
     with serve(sqlite_settings, tmp_path / "log") as process:
         status = Path(f"/proc/{process.pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))

@@ -9,18 +9,15 @@ from typing import Any
 import pytest
 
 from app.db import utc_now
-from app.evaluations.service import record_evaluation
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
-from tests.registry import EACH, VERDICT, Registry, pointers, problem
+from tests.registry import EACH, VERDICT, Registry, measure, pointers, problem
 
 
 def verify(registry: Registry, digest: str, accuracy: float, verdict: str = "WINNING") -> None:
     arms = {"ticket": [accuracy] * 5, "dense": [0.95] * 5}
     with registry.database.write() as session:
-        record_evaluation(
-            session, digest=digest, evaluation=VERDICT | {"arms": arms, "verdict": verdict}, job_id=None
-        )
+        measure(session, digest, VERDICT | {"arms": arms, "verdict": verdict})
 
 
 @pytest.fixture(params=EACH)
@@ -50,7 +47,11 @@ def test_filters_and_orders_find_what_they_say(full: Registry) -> None:
         ({"method": "one-shot"}, ["other"]),
         ({"owner": "bob"}, ["other"]),
         ({"owner": "nobody"}, []),
-        ({"verdict": "winning"}, ["t1"]),
+        ({"verdict": "winning"}, []),
+        ({"verdict": "winning", "origin": "any"}, ["t1"]),
+        ({"verdict": "winning", "origin": "brought-in"}, ["t1"]),
+        ({"verdict": "winning", "origin": "attested"}, []),
+        ({"origin": "sealed"}, []),
         ({"verdict": "NOT_MATCHING"}, ["t2"]),
         ({"init": "stored"}, ["other"]),
         ({"license": "MIT"}, []),
@@ -110,7 +111,9 @@ def test_facets_count_without_their_own_filter(full: Registry) -> None:
 
 
 def test_the_leaderboard_of_a_task_goes_by_measured_accuracy(full: Registry) -> None:
-    found = full.http.get("/api/v1/tasks/digits/leaderboard").json()["items"]
+    path = "/api/v1/tasks/digits/leaderboard"
+    assert full.http.get(path).json()["items"] == [], "all of them were brought in"
+    found = full.http.get(path, params={"brought_in": True}).json()["items"]
     assert [item["name"] for item in found] == ["t1", "t2", "t3", "t0"]
     problem(full.http.get("/api/v1/tasks/nothing/leaderboard"), 404, "not-found")
 

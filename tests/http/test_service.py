@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.openapi import operations
-from app.paging import binding, write_cursor
+from app.pagination import binding, write_cursor
+from app.schemas import operations
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
 from tests.registry import Registry, pointers, problem
@@ -171,7 +171,7 @@ def test_every_operation_of_the_openapi_document_has_an_example(registry: Regist
 
 def has_example(content: dict[str, Any], document: dict[str, Any]) -> bool:
     schema = content.get("schema", {})
-    for choice in [schema, *schema.get("anyOf", [])]:
+    for choice in [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]:
         name = choice.get("$ref", "").rpartition("/")[2]
         if "examples" in document["components"]["schemas"].get(name, choice):
             return True

@@ -17,8 +17,8 @@ def test_transfers_are_found_by_ticket_and_task(each_registry: Registry) -> None
     registry.publish(first.to_bytes(), "first")
     registry.publish(secret.to_bytes(), "secret", visibility="private")
     with registry.database.write() as session:
-        record_transfer(session, digest=first.digest, found=FOUND, job_id="j1")
-        record_transfer(session, digest=secret.digest, found=FOUND, job_id="j2")
+        record_transfer(session, digest=first.digest, measured=FOUND, job_id="j1")
+        record_transfer(session, digest=secret.digest, measured=FOUND, job_id="j2")
     page = registry.http.get(PATH, params={"ticket": "ada/first", "task": "mnist"}).json()
     assert [item["name"] for item in page["items"]] == ["ada/first"]
     assert page["items"][0]["arms"] == {"ticket": [0.9, 0.8], "dense": [0.95, 0.95]}

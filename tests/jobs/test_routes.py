@@ -10,8 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.jobs.events import append_events
-from app.jobs.service import begin_job, end_job
+from app.jobs.service import append_events, begin_job, end_job
 from tests.registry import Registry, Templates, make_settings, pointers, problem, run_registry
 from tests.worker.arena import small_spec
 
@@ -125,3 +124,50 @@ def test_events_stream_to_the_end_and_are_taken_up_anywhere(registry: Registry) 
     assert [event["id"] for event in read_stream(registry, job_id, after=3)] == ["4", "5"]
     assert read_stream(registry, job_id, after=5) == []
     problem(registry.http.get(f"{JOBS}/nothing/events"), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ('{"optimizer": {}}', 422),
+        ('{"schedule": {"kind": []}}', 422),
+        ('{"schedule": {"kind": "step", "at": [1e400], "factor": 1e400}}', 422),
+        ('{"steps": 1000000000000}', 422),
+        ('{"steps": ' + "9" * 4000 + "}", 422),
+        ('{"steps": ' + "9" * 5000 + "}", 400),
+        ('{"learning_rate": NaN}', 422),
+        ('{"learning_rate": ' + "9" * 4000 + "}", 422),
+        ('{"learning_rate": 9007199254740992}', 422),
+        ('{"\\ud800": 1}', 422),
+        ('{"optimizer": "\\ud800"}', 422),
+        ('{"pruning": {"layer_rates": {"\\ud800": 0.5}}}', 422),
+        ('{"pruning": {"\\u0000": 0.5}}', 422),
+        ('{"augmentation": [[["crop"]]]}', 422),
+        ('{"distillation": {"temperature": [], "weight": {}}}', 422),
+        ('{"steps": ' + "[" * 400 + "]" * 400 + "}", 422),
+    ],
+)
+def test_a_hostile_recipe_is_refused_and_nothing_is_queued(
+    registry: Registry, fields: str, status: int
+) -> None:
+    spec = json.dumps(small_spec() | {"recipe": 0}).replace('"recipe": 0', f'"recipe": {fields}')
+    headers = registry.bearer("mallory") | {"Content-Type": "application/json"}
+    body = f'{{"kind": "prune", "spec": {spec}}}'
+    answer = registry.http.post(JOBS, content=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        at = pointers(problem(answer, 422, "invalid-job"))
+        assert all(pointer.startswith("/spec/recipe/") for pointer in at)
+        assert len(answer.content) < 10_000
+    assert registry.http.get(JOBS, headers=registry.bearer("mallory")).json()["items"] == []
+
+
+@pytest.mark.parametrize("spec", ['{"\\ud800": 1}', '{"options": {"\\ud800": 1}}', '{"name": "\\ud800"}'])
+def test_half_a_character_in_a_spec_is_refused_like_any_other_value(registry: Registry, spec: str) -> None:
+    body = json.dumps(small_spec())[:-1] + ", " + spec[1:]
+    headers = registry.bearer("mallory") | {"Content-Type": "application/json"}
+    for accept in ("application/json", "text/html"):
+        answer = registry.http.post(
+            JOBS, content=f'{{"kind": "prune", "spec": {body}}}', headers=headers | {"Accept": accept}
+        )
+        assert answer.status_code == 422, answer.text

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import undefer
 
 from app.jobs.engine import client_for, engine_url
-from app.jobs.events import append_events, read_events
 from app.jobs.models import Job
 from app.jobs.service import (
     JobRequest,
+    append_events,
     begin_job,
     cancel_job,
     end_job,
     get_job,
     list_jobs,
     queue_position,
+    read_events,
     submit_job,
 )
+from app.storage import make_storage
+from app.tickets.models import Listing
+from app.tickets.publishing import Publication, publish_ticket
 from nirvana.errors import Forbidden, IdempotencyMismatch, InvalidJob, JobFinished, NotFound, QuotaExceeded
+from tests.factories import RECIPE, make_ticket
 from tests.worker.arena import Arena, small_spec
 
 
@@ -155,3 +162,45 @@ def test_an_unknown_kind_is_refused(arena: Arena) -> None:
     with pytest.raises(InvalidJob) as caught:
         arena.submit("bake")
     assert [p.pointer for p in caught.value.errors] == ["/kind"]
+
+
+def publish(arena: Arena, name: str, **recipe: Any) -> str:
+    data = make_ticket(recipe=RECIPE.override(recipe).to_dict()).to_bytes()
+    with arena.database.write() as session:
+        publish_ticket(session, make_storage(arena.settings), data, Publication(arena.ada, name))
+    return f"ada/{name}"
+
+
+def test_a_job_over_the_services_limit_is_not_queued(arena: Arena) -> None:
+    name = publish(arena, "long", steps=10**7, evaluate_every=10**7)
+    small = arena.settings.model_copy(update={"max_flops_per_job": 1e8})
+    for kind, spec in (
+        ("verify", {"ticket": name}),
+        ("transfer", {"ticket": publish(arena, "other", steps=9), "task": "mnist"}),
+        ("prune", small_spec()),
+    ):
+        with pytest.raises(InvalidJob) as caught, arena.database.write() as session:
+            submit_job(session, small, arena.ada, JobRequest(kind, spec, {}))
+        assert {problem.pointer for problem in caught.value.errors} <= {"/spec", "/spec/task"}
+    with pytest.raises(
+        InvalidJob, match=r"needs \d\.\d+e\+14 flops, the budget allows 1e\+12 at /budget/flops"
+    ):
+        arena.submit("verify", ticket=name, budget={"flops": 1e12})
+    assert starts_of(arena) == set()
+
+
+def test_a_ticket_that_no_verification_can_train_is_refused_before_it_is_queued(arena: Arena) -> None:
+    with pytest.raises(
+        InvalidJob, match=r"batch_size is 101, expected at most 100: a tenth of the 1000"
+    ) as caught:
+        arena.submit("verify", ticket=publish(arena, "clones", batch_size=101))
+    assert [(one.pointer, one.code) for one in caught.value.errors] == [("/spec/ticket", "recipe")]
+    old = publish(arena, "old")
+    with arena.database.write() as session:  # published before recipes were checked
+        whole = select(Listing).where(Listing.name == "old").options(undefer(Listing.manifest))
+        listing = session.scalars(whole).one()
+        listing.manifest = listing.manifest | {"recipe": {"optimizer": {}}}
+    with pytest.raises(InvalidJob, match="the ticket's recipe: learning_rate is missing") as caught:
+        arena.submit("verify", ticket=old)
+    assert [(one.pointer, one.code) for one in caught.value.errors] == [("/spec/ticket", "recipe")]
+    assert starts_of(arena) == set()

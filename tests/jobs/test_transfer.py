@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from app.jobs.measuring import check_transfer, plan_transfer
+from app.jobs.kinds import find_task, parse
+from app.jobs.kinds.transfer import TransferSpec, find_problems
 from app.storage import make_storage
-from app.tickets.publishing import publish_ticket
+from app.tickets.publishing import Publication, publish_ticket
 from app.transfers.service import list_transfers, name_tickets, read_matrix, record_transfer
 from nirvana import tasks
 from nirvana.errors import InvalidCursor, InvalidJob
-from nirvana.ticket import Ticket
+from nirvana.format.ticket import Ticket
 from tests.factories import make_ticket
 from tests.worker.arena import Arena
 
@@ -29,8 +30,8 @@ FOUND: dict[str, Any] = {
 
 def publish(arena: Arena, ticket: Ticket, name: str, visibility: str = "public") -> str:
     with arena.database.write() as session:
-        fields: dict[str, Any] = {"name": name, "data": ticket.to_bytes(), "visibility": visibility}
-        publish_ticket(session, make_storage(arena.settings), owner=arena.ada, **fields)
+        publication = Publication(arena.ada, name, visibility)
+        publish_ticket(session, make_storage(arena.settings), ticket.to_bytes(), publication)
     return f"ada/{name}"
 
 
@@ -49,18 +50,17 @@ def publish(arena: Arena, ticket: Ticket, name: str, visibility: str = "public")
 )
 def test_a_bad_transfer_is_refused_where_it_is_bad(change: dict[str, Any], pointer: str, code: str) -> None:
     with pytest.raises(InvalidJob) as caught:
-        check_transfer({"ticket": "ada/first", "task": "mnist"} | change)
+        find_task(parse(TransferSpec, {"ticket": "ada/first", "task": "mnist"} | change, "/spec").task)
     assert [(problem.pointer, problem.code) for problem in caught.value.errors] == [(pointer, code)]
 
 
 def test_a_target_that_does_not_fit_is_refused_with_both_shapes() -> None:
     architecture, target = make_ticket().architecture, tasks.get("mnist")
-    with pytest.raises(InvalidJob, match=r"\[1, 8, 8\].*mnist has \[1, 28, 28\]") as caught:
-        plan_transfer({}, architecture, "digits", "digits", target)
-    assert [problem.code for problem in caught.value.errors] == ["does-not-fit", "other-task"]
-    with pytest.raises(InvalidJob) as again:
-        plan_transfer({}, architecture, "digits", None, tasks.get("digits"))
-    assert [problem.code for problem in again.value.errors] == ["same-task"]
+    problems = list(find_problems(architecture, "digits", "digits", target))
+    assert [problem.code for problem in problems] == ["does-not-fit", "other-task"]
+    assert "[1, 8, 8], but the task mnist has [1, 28, 28]" in problems[0].detail
+    again = find_problems(architecture, "digits", None, tasks.get("digits"))
+    assert [problem.code for problem in again] == ["same-task"]
 
 
 def test_a_transfer_of_a_ticket_that_is_not_there_is_refused(arena: Arena) -> None:
@@ -88,7 +88,7 @@ def test_a_transfer_is_recorded_once_and_shown_to_who_may_see_its_ticket(arena: 
     ]
     with arena.database.write() as session:
         for job_id, ticket, more in asked:
-            record_transfer(session, digest=ticket.digest, found=FOUND | more, job_id=job_id)
+            record_transfer(session, digest=ticket.digest, measured=FOUND | more, job_id=job_id)
     with arena.database.read() as session:
         rows = list_transfers(session, None, limit=9).rows
         assert [row.job_id for row in rows] == ["j3", "j2", "j1"]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nirvana.errors import Invalid, InvalidRecipe
-from nirvana.initial import REINIT, draw
-from nirvana.lab import find, train
-from nirvana.lab.distillation import teacher_logits
-from nirvana.lab.methods import adapt
-from nirvana.lab.methods.imp import score
-from nirvana.lab.verification.gate import find_invalid
-from nirvana.recipe import Pruning, Recipe
-from nirvana.ticket import Ticket
-from nirvana.training import learning_rate
-from tests.lab.small import SMALL, digits, network, values_of
+from nirvana.format.initial import REINIT, draw
+from nirvana.format.ticket import Ticket
+from nirvana.lab import PruningTarget, find, find_level, train
+from nirvana.pruning.imp import score
+from nirvana.pruning.methods import METHODS
+from nirvana.torch.dense import teacher_logits
+from nirvana.training.recipe import Pruning, Recipe, learning_rate
+from nirvana.verification.gate import check_gate
+from tests.factories import torch_ticket
+from tests.lab.small import SMALL, digits, network, spec_of, values_of
 
 INITIAL = {"a": np.array([1.0, -2.0, 3.0, -0.5], np.float32)}
 TRAINED = {"a": np.array([2.0, 1.0, 3.5, -1.5], np.float32)}
@@ -61,13 +62,28 @@ def test_kept_weights_drawn_anew_follow_their_law_and_differ_from_level_to_level
     for ticket in (one, two):
         assert ticket.start.kind == "stored"
         assert ticket.stores_whole_tensors
-        assert find_invalid(ticket) is None
+        assert check_gate(ticket).invalid is None
     first, second = one.dense_initial_values(), two.dense_initial_values()
     assert first is not None
     assert second is not None
     assert not np.array_equal(first["fc1.weight"], second["fc1.weight"])
     assert np.array_equal(first["fc1.weight"], draw("glorot_normal", (16, 64), 2**40, 0, REINIT))
     assert not np.array_equal(first["fc1.weight"], dense.initial["fc1.weight"])
+
+
+@pytest.mark.parametrize("action", ["rewind", "reinit", "reshuffle"])
+def test_a_search_goes_on_from_a_torch_ticket_by_its_scheme(action: str) -> None:
+    recipe = SMALL.override({"steps": 3, "pruning": {"mask_1_action": action}})
+    provenance = {"method": "imp", "level": 0}
+    first = torch_ticket(order=("fc2", "fc1"), recipe=recipe.to_dict(), provenance=provenance)
+    _, following = find_level(first, digits(), 0, PruningTarget("imp", levels=1))
+    assert following is not None
+    if action == "rewind":
+        assert dataclasses.replace(following.start, sha256=first.start.sha256) == first.start
+        assert following.is_redrawable
+    else:
+        assert (following.start.kind, following.start.seed, following.start.order) == ("stored", None, ())
+    assert check_gate(following).invalid is None
 
 
 def test_reshuffled_weights_are_the_layers_own_in_other_places() -> None:
@@ -81,7 +97,7 @@ def test_reshuffled_weights_are_the_layers_own_in_other_places() -> None:
 def test_constant_weights_keep_their_signs_alone() -> None:
     dense, one, two = tickets(pruning={"mask_1_action": "constant"})
     for ticket in (one, two):
-        assert find_invalid(ticket) is None
+        assert check_gate(ticket).invalid is None
         for name, mask in ticket.masks.items():
             values = ticket.initial[name][mask]
             fan_in = mask.shape[1]
@@ -147,10 +163,10 @@ def test_lr_rewinding_goes_back_to_the_rewind_step_of_the_schedule() -> None:
 
 
 def test_a_distilled_network_learns_from_the_teacher() -> None:
-    recipe = adapt(SMALL, "distilled")
+    recipe = METHODS["distilled"].adapt(SMALL, {})
     assert recipe.distillation == {"temperature": 4.0, "weight": 0.5}
     architecture, values, data = network(), values_of(network()), digits()
-    logits = teacher_logits(architecture, values, data, recipe)
+    logits = teacher_logits(spec_of(architecture, values, {}, data, recipe))
     taught = train(architecture, values, {}, data, recipe, 0, teacher=logits)
     misled = train(architecture, values, {}, data, recipe, 0, teacher=np.roll(logits, 1, axis=1))
     alone = train(architecture, values, {}, data, SMALL, 0)
@@ -160,7 +176,7 @@ def test_a_distilled_network_learns_from_the_teacher() -> None:
 
 def test_distillation_without_a_teacher_is_refused() -> None:
     with pytest.raises(Invalid, match="teacher"):
-        train(network(), values_of(network()), {}, digits(), adapt(SMALL, "distilled"), 0)
+        train(network(), values_of(network()), {}, digits(), METHODS["distilled"].adapt(SMALL, {}), 0)
 
 
 def test_an_l1_penalty_shrinks_the_weights() -> None:

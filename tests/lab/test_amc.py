@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nirvana.errors import Cancelled, Invalid
-from nirvana.lab.environment import deterministic
-from nirvana.lab.evaluate import evaluate
-from nirvana.lab.methods import Found, Search
-from nirvana.lab.methods.amc import STATE, Budget, Trial, find, layer_features, state
-from nirvana.lab.methods.amc_agent import Agent, Transition, truncated_normal
-from nirvana.lab.methods.ranking import keep_layerwise, whole_masks
-from nirvana.lab.modules import build_module, load_values
+from nirvana.pruning.ranking import keep_layerwise, whole_masks
+from nirvana.pruning.search import MaskResult, MaskSearch
+from nirvana.torch.evaluate import deterministic, evaluate
+from nirvana.torch.methods.amc import STATE, Budget, Trial, find, layer_features, state
+from nirvana.torch.methods.amc_agent import Agent, Transition, truncated_normal
+from nirvana.torch.modules import build_module, load_values
 from tests.lab.test_methods_in_training import make_search
 
 BUDGET = Budget((100, 200, 10), 31, 0.02)  # at least 2, 4 and 1
@@ -117,12 +116,12 @@ def test_a_trial_prunes_as_the_registrys_rule_does() -> None:
 
 
 @pytest.fixture(scope="module")
-def searched() -> tuple[Search, Found]:
-    search = make_search("amc", density=0.1)
-    return search, find(search, 30, 30)
+def searched() -> tuple[MaskSearch, MaskResult]:
+    search = make_search("amc", density=0.1, options={"warm_up": 30, "episodes": 30})
+    return search, find(search)
 
 
-def test_the_best_episode_comes_out_and_is_reported(searched: tuple[Search, Found]) -> None:
+def test_the_best_episode_comes_out_and_is_reported(searched: tuple[MaskSearch, MaskResult]) -> None:
     search, found = searched
     measured = found.measured
     sizes = {name: mask.size for name, mask in found.masks.items()}
@@ -138,13 +137,13 @@ def test_the_best_episode_comes_out_and_is_reported(searched: tuple[Search, Foun
     assert 1 <= measured["best_episode"] <= 60
 
 
-def test_it_beats_the_same_density_in_every_layer(searched: tuple[Search, Found]) -> None:
+def test_it_beats_the_same_density_in_every_layer(searched: tuple[MaskSearch, MaskResult]) -> None:
     measured = searched[1].measured
     assert measured["validation_accuracy"] > measured["uniform_validation_accuracy"]
 
 
-def test_the_same_seed_replays_the_same_search(searched: tuple[Search, Found]) -> None:
-    again = find(make_search("amc", density=0.1), 30, 30)
+def test_the_same_seed_replays_the_same_search(searched: tuple[MaskSearch, MaskResult]) -> None:
+    again = find(make_search("amc", density=0.1, options={"warm_up": 30, "episodes": 30}))
     assert again.measured == searched[1].measured
     assert all(np.array_equal(mask, searched[1].masks[name]) for name, mask in again.masks.items())
 
@@ -157,4 +156,11 @@ def test_a_search_is_cancelled_between_episodes() -> None:
             events.append(str(event["message"]))
 
     with pytest.raises(Cancelled, match="cancelled at episode 4 of 8"):
-        find(make_search("amc", progress=hear, should_stop=lambda: len(events) == 3), 4, 4)
+        find(
+            make_search(
+                "amc",
+                progress=hear,
+                should_stop=lambda: len(events) == 3,
+                options={"warm_up": 4, "episodes": 4},
+            )
+        )

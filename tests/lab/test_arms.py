@@ -10,20 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nirvana import tasks
+from nirvana.engines import advance
 from nirvana.errors import Invalid, InvalidArchitecture, InvalidRecipe
-from nirvana.initial import REINIT, default_laws, draw_all
+from nirvana.format.initial import REINIT, default_laws, draw_all
+from nirvana.format.ticket import Ticket
 from nirvana.lab import ARMS, ArmResult, find, first_ticket, run_arm
-from nirvana.lab.train import advance
-from nirvana.lab.verification.arms import (
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import Arrays
+from nirvana.verification.arms import (
     ORDER_SEED,
+    ArmConfig,
     arm_masks,
     arm_values,
     magnitude_masks,
     random_masks,
 )
-from nirvana.ticket import Ticket
-from tests.factories import make_ticket
-from tests.lab.small import SMALL, digits, network
+from tests.factories import as_stored, make_ticket, torch_ticket
+from tests.lab.small import SMALL, digits, network, spec_of
 
 REWOUND = SMALL.override({"pruning": {"rewind_step": 5}})
 
@@ -48,8 +51,13 @@ def rewound() -> Ticket:
 
 
 def values_of(ticket: Ticket, arm: str, seed: int = 0) -> dict[str, Any]:
-    values, _ = arm_values(ticket, arm, digits(), SMALL, seed)
+    values, _ = start_of(ticket, arm, SMALL, seed)
     return dict(values)
+
+
+def start_of(ticket: Ticket, arm: str, recipe: Recipe, seed: int) -> tuple[Arrays, int]:
+    """The values and the step that a replicate starts from."""
+    return arm_values(ArmConfig(ticket, arm, digits(), recipe), seed)
 
 
 @settings(max_examples=25, deadline=None)
@@ -74,6 +82,14 @@ def test_a_random_mask_keeps_the_tickets_total_spread_evenly(density: float, see
         assert abs(int(mask.sum()) - ticket.density * mask.size) <= 1
 
 
+def test_controls_of_a_ticket_with_unprunable_layers_keep_as_many_prunable_weights() -> None:
+    whole = make_ticket()
+    ticket = make_ticket(masks={"fc2.weight": whole.masks["fc2.weight"]}, prunable=["fc2.weight"])
+    for arm in ("random", "magnitude", "shuffle"):
+        masks = arm_masks(ticket, arm, 0)
+        assert {name: int(mask.sum()) for name, mask in masks.items()} == {"fc2.weight": 32}
+
+
 def test_seeds_give_other_masks_and_values_and_the_same_seed_the_same_ones() -> None:
     ticket = make_ticket()
     for arm in ("shuffle", "random"):
@@ -90,12 +106,56 @@ def test_all_arms_but_the_redrawn_ones_start_from_the_tickets_own_values(stored:
     ticket = make_ticket(stored=stored)
     whole = ticket.dense_initial_values()
     assert whole is not None
-    for arm in ("dense", "shuffle", "random", "magnitude"):
+    for arm in ("shuffle", "random", "magnitude"):
         found = values_of(ticket, arm)
         assert all(np.array_equal(found[name], whole[name]) for name in whole)
     assert all(np.array_equal(v, values_of(ticket, "ticket")[n]) for n, v in ticket.initial_values().items())
     expected = draw_all(ticket.architecture, ticket.start.laws, 3, REINIT)
     assert all(np.array_equal(v, values_of(ticket, "reinit", 3)[n]) for n, v in expected.items())
+
+
+@pytest.mark.parametrize("order", [(), ("fc2", "fc1")])
+def test_arms_of_a_torch_ticket_draw_by_its_scheme_and_controls_by_our_own(order: tuple[str, ...]) -> None:
+    ticket = torch_ticket(order=order)
+    whole = ticket.values_of_seed()
+    for one in (ticket, as_stored(ticket, kept=True)):
+        found = values_of(one, "magnitude")
+        assert all(np.array_equal(found[name], whole[name]) for name in whole)
+    expected = draw_all(ticket.architecture, ticket.start.laws, 3, REINIT)
+    assert expected["fc1.bias"].any()
+    assert all(np.array_equal(v, values_of(ticket, "reinit", 3)[n]) for n, v in expected.items())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_signs_arm_has_the_tickets_signs_and_the_magnitudes_of_reinit(stored: bool) -> None:
+    ticket = make_ticket(stored=stored)
+    own, drawn, found = (values_of(ticket, arm, 3) for arm in ("ticket", "reinit", "signs"))
+    for name, mask in ticket.masks.items():
+        assert np.array_equal(np.sign(found[name][mask]), np.sign(own[name][mask]))
+        assert np.array_equal(np.abs(found[name]), np.abs(drawn[name]))
+        assert (np.sign(drawn[name][mask]) != np.sign(own[name][mask])).any()
+    for name in set(drawn) - set(ticket.masks):
+        assert np.array_equal(found[name], drawn[name])
+    assert arm_masks(ticket, "signs", 3).keys() == ticket.masks.keys()
+
+
+def test_the_signs_arm_of_a_rewound_ticket_takes_its_values_at_that_step() -> None:
+    ticket = rewound()
+    (found, step), (drawn, _) = (start_of(ticket, arm, REWOUND, 1) for arm in ("signs", "reinit"))
+    assert step == start_of(ticket, "ticket", REWOUND, 1)[1]
+    for name, mask in ticket.masks.items():
+        assert np.array_equal(np.abs(found[name]), np.abs(drawn[name]))
+        assert np.array_equal(np.sign(found[name][mask]), np.sign(ticket.initial_values()[name][mask]))
+
+
+def test_a_rewound_torch_ticket_has_the_magnitude_arm_of_its_seed() -> None:
+    ticket = torch_ticket(order=("fc2", "fc1"))
+    trained = {n: v + np.float32(0.01) for n, v in ticket.values_of_seed().items()}
+    kept = {name: trained[name][mask] for name, mask in ticket.masks.items()}
+    late = as_stored(ticket, stored=trained | kept, rewind_step=5)
+    values, start_step = start_of(late, "magnitude", REWOUND, 1)
+    assert start_step == 0
+    assert all(np.array_equal(values[name], drawn) for name, drawn in ticket.values_of_seed().items())
 
 
 def test_the_dense_arm_keeps_everything_and_the_ticket_arm_its_masks() -> None:
@@ -118,21 +178,29 @@ def test_survivors_move_with_their_positions_where_the_other_values_are_unknown(
 
 def test_after_rewinding_reinit_trains_new_values_densely_for_k_steps() -> None:
     ticket = rewound()
-    values, start_step = arm_values(ticket, "reinit", digits(), REWOUND, 1)
+    values, start_step = start_of(ticket, "reinit", REWOUND, 1)
     fresh = draw_all(ticket.architecture, ticket.start.laws, 1, REINIT)
-    expected, _ = advance(ticket.architecture, fresh, digits(), REWOUND, ORDER_SEED + 1, 5)
+    expected, _ = advance(spec_of(ticket.architecture, fresh, {}, digits(), REWOUND, ORDER_SEED + 1), 5)
     assert start_step == 5
     assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
-def test_after_rewinding_the_dense_arm_starts_at_step_0_from_the_seed() -> None:
+def test_after_rewinding_the_magnitude_arm_starts_at_step_0_from_the_seed() -> None:
     ticket = rewound()
-    values, start_step = arm_values(ticket, "dense", digits(), REWOUND, 1)
+    values, start_step = start_of(ticket, "magnitude", REWOUND, 1)
     assert start_step == 0
     expected = draw_all(network(), default_laws(network()), 0)
     assert all(np.array_equal(values[name], expected[name]) for name in expected)
     whole = first_ticket(tasks.get("digits"), network(), REWOUND, 0)
-    assert arm_values(whole, "dense", digits(), REWOUND, 1)[1] == 5
+    assert start_of(whole, "magnitude", REWOUND, 1)[1] == 5
+
+
+def test_the_dense_arm_is_drawn_by_the_tickets_laws_and_trains_from_step_0_whatever_the_ticket_does() -> None:
+    expected = draw_all(network(), default_laws(network()), 3, REINIT)
+    for ticket, recipe in ((make_ticket(stored=True), SMALL), (rewound(), REWOUND)):
+        values, start_step = start_of(ticket, "dense", recipe, 3)
+        assert start_step == 0
+        assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
 def test_an_arm_reports_each_replicate_and_comes_back_from_json() -> None:
@@ -162,7 +230,7 @@ def test_a_failed_replicate_counts_as_chance_and_is_shown() -> None:
 
 
 def test_unknown_arms_and_no_replicates_are_refused() -> None:
-    with pytest.raises(Invalid, match="expected one of dense, ticket"):
+    with pytest.raises(Invalid, match="expected one of dense, reference, ticket"):
         run_arm(make_ticket(), "inverted", digits())
     with pytest.raises(Invalid, match="at least 1"):
         run_arm(make_ticket(), "ticket", digits(), replicates=0)
@@ -205,10 +273,10 @@ def test_a_pruned_model_restarts_where_its_recipe_says_and_its_reinit_is_a_plain
     recipe = REWOUND.override({"start_step": 3})
     ticket = rewound()
     for arm in ("ticket", "reinit", "rescaled", "shuffle", "random"):
-        assert arm_values(ticket, arm, digits(), recipe, 0)[1] == 3
-    assert arm_values(ticket, "dense", digits(), recipe, 0)[1] == 0
+        assert start_of(ticket, arm, recipe, 0)[1] == 3
+    assert start_of(ticket, "dense", recipe, 0)[1] == 0
     fresh = draw_all(ticket.architecture, ticket.start.laws, 1, REINIT)
-    values, _ = arm_values(ticket, "reinit", digits(), recipe, 1)
+    values, _ = start_of(ticket, "reinit", recipe, 1)
     assert all(np.array_equal(values[name], fresh[name]) for name in fresh)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nirvana.lab.augmentation import PADDING, augment
+from nirvana.torch.dense import PADDING, augment
 
 SEED, STEP = 11, 5
 

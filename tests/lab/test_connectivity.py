@@ -11,10 +11,9 @@ import pytest
 from nirvana import tasks
 from nirvana.errors import Cancelled, Invalid, TrainingFailed
 from nirvana.lab import barrier, first_ticket, load_values, train
-from nirvana.lab.evaluate import evaluate
-from nirvana.lab.modules import build_module
-from nirvana.lab.verification.arms import ORDER_SEED
-from nirvana.lab.verification.connectivity import _recompute_statistics
+from nirvana.torch.evaluate import _recompute_statistics, evaluate
+from nirvana.torch.modules import build_module
+from nirvana.verification.arms import ORDER_SEED
 from tests.factories import make_ticket
 from tests.lab.small import SMALL, digits, few, network
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nirvana import tasks
+from nirvana.format.ticket import Ticket
 from nirvana.lab import FindReport, find, verify
-from nirvana.ticket import Ticket
 
 
 @pytest.fixture(scope="module")
@@ -16,11 +16,11 @@ def report() -> FindReport:
 
 def test_the_default_recipe_finds_a_winning_ticket_below_a_tenth_of_the_weights(report: FindReport) -> None:
     ticket = report.tickets[-1]
-    found = verify(ticket)
+    found = verify(ticket, max_replicates=20, seed=0)
     assert ticket.density <= 0.10
     assert found.verdict == "WINNING", found.reason
-    assert (found.replicates, found.margin) == (5, tasks.get("digits").margin)
-    assert found.margin <= 0.01
+    assert found.replicates in (5, 10, 20)
+    assert found.margin == tasks.get("digits").margin <= 0.01
 
 
 def test_an_inverted_mask_never_wins(report: FindReport) -> None:
@@ -34,7 +34,7 @@ def test_an_inverted_mask_never_wins(report: FindReport) -> None:
         laws=ticket.start.laws,
         seed=ticket.start.seed,
     )
-    assert verify(inverted, replicates=2).verdict not in ("WINNING", "MATCHING")
+    assert verify(inverted, replicates=2, seed=0).verdict not in ("WINNING", "MATCHING")
 
 
 def test_supermasks_score_far_above_chance_before_any_training(report: FindReport) -> None:

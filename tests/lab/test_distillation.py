@@ -8,28 +8,44 @@ import numpy as np
 import pytest
 
 from nirvana.errors import TrainingFailed
-from nirvana.lab import RunCache, distillation, run_arm, verify
-from nirvana.lab.distillation import TEACHER_SEED, data_sha256, teacher_logits
-from nirvana.lab.evaluate import predict
-from nirvana.lab.modules import build_module, load_values
-from nirvana.lab.train import train
-from nirvana.lab.verification.arms import ORDER_SEED, arm_teacher
+from nirvana.format.ticket import Ticket
+from nirvana.lab import RunCache, run_arm, verify
+from nirvana.networks.architecture import Architecture
+from nirvana.torch import dense
+from nirvana.torch.dense import TEACHER_SEED, Logits
+from nirvana.torch.evaluate import predict
+from nirvana.torch.modules import build_module, load_values
+from nirvana.training.keys import data_sha256
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import Arrays, TaskData
+from nirvana.verification.arms import ORDER_SEED, ArmConfig, initial_state, train_spec
 from tests.factories import make_ticket
-from tests.lab.small import SMALL, digits, few, network, values_of
+from tests.lab.small import SMALL, digits, few, network, spec_of, train_dense, values_of
 from tests.lab.test_arms import rewound, survivors_only
 
 TAUGHT = SMALL.override({"distillation": {"temperature": 2.0, "weight": 0.5}, "steps": 15})
 
 
+def logits_of(architecture: Architecture, values: Arrays, data: TaskData, recipe: Recipe) -> Logits:
+    """The outputs of the teacher that starts from these values."""
+    return dense.teacher_logits(spec_of(architecture, values, {}, data, recipe))
+
+
+def arm_teacher(ticket: Ticket, recipe: Recipe) -> Logits | None:
+    """The teacher of a ticket's arms."""
+    config = ArmConfig(ticket, "ticket", digits(), recipe)
+    return train_spec(config, initial_state(config, 0)).teacher
+
+
 def test_the_teacher_is_the_dense_network_trained_without_distillation() -> None:
     plain = TAUGHT.override({"distillation": None})
     architecture = network()
-    result = train(
+    result = train_dense(
         architecture, values_of(architecture), {}, digits(), plain, TEACHER_SEED, keep_weights=True
     )
     module = build_module(architecture)
     load_values(module, result.weights or {})
-    found = teacher_logits(architecture, values_of(architecture), digits(), TAUGHT)
+    found = logits_of(architecture, values_of(architecture), digits(), TAUGHT)
     assert found.shape == (1000, 10)
     assert found.dtype == np.float32
     assert np.array_equal(found, predict(module, digits().train_x).numpy())
@@ -37,34 +53,32 @@ def test_the_teacher_is_the_dense_network_trained_without_distillation() -> None
 
 def test_a_teacher_is_trained_once_for_the_same_content() -> None:
     architecture = network()
-    first = teacher_logits(architecture, values_of(architecture, 1), digits(), TAUGHT)
+    first = logits_of(architecture, values_of(architecture, 1), digits(), TAUGHT)
     pruned = TAUGHT.override({"pruning": {"rate": 0.7}, "distillation": {"temperature": 5.0, "weight": 1.0}})
-    assert teacher_logits(architecture, values_of(architecture, 1), digits(), pruned) is first
+    assert logits_of(architecture, values_of(architecture, 1), digits(), pruned) is first
     longer = TAUGHT.override({"steps": 16})
     for values, data, recipe in (
         (values_of(architecture, 2), digits(), TAUGHT),
         (values_of(architecture, 1), few(digits(), 100), TAUGHT),
         (values_of(architecture, 1), digits(), longer),
     ):
-        assert teacher_logits(architecture, values, data, recipe) is not first
-    assert len(distillation._teachers) <= 4
+        assert logits_of(architecture, values, data, recipe) is not first
+    assert len(dense._teachers) <= 4
 
 
 def test_a_teacher_that_fails_says_so() -> None:
     architecture = network()
     with pytest.raises(TrainingFailed, match="teacher"):
-        teacher_logits(
-            architecture, values_of(architecture), digits(), TAUGHT.override({"learning_rate": 1e30})
-        )
+        logits_of(architecture, values_of(architecture), digits(), TAUGHT.override({"learning_rate": 1e30}))
 
 
 def test_all_arms_of_a_ticket_share_its_teacher() -> None:
     ticket = make_ticket(recipe=TAUGHT.to_dict())
     dense = ticket.dense_initial_values()
     assert dense is not None
-    teacher = teacher_logits(ticket.architecture, dense, digits(), TAUGHT)
-    assert arm_teacher(ticket, digits(), TAUGHT) is teacher
-    expected = train(
+    teacher = logits_of(ticket.architecture, dense, digits(), TAUGHT)
+    assert arm_teacher(ticket, TAUGHT) is teacher
+    expected = train_dense(
         ticket.architecture,
         ticket.initial_values(),
         ticket.masks,
@@ -76,12 +90,12 @@ def test_all_arms_of_a_ticket_share_its_teacher() -> None:
     found = run_arm(ticket, "ticket", digits(), replicates=1)
     assert found.final_accuracies == [expected.final_test_accuracy]
     assert verify(ticket, replicates=2, cache=None).replicates == 2
-    assert arm_teacher(ticket, digits(), SMALL) is None
+    assert arm_teacher(ticket, SMALL) is None
 
 
 def test_where_the_whole_values_are_unknown_the_teacher_starts_from_the_seed_or_a_draw() -> None:
-    assert arm_teacher(survivors_only(), digits(), TAUGHT) is not None
-    assert arm_teacher(rewound(), digits(), TAUGHT) is arm_teacher(rewound(), digits(), TAUGHT)
+    assert arm_teacher(survivors_only(), TAUGHT) is not None
+    assert arm_teacher(rewound(), TAUGHT) is arm_teacher(rewound(), TAUGHT)
 
 
 def test_runs_with_different_teachers_are_different_runs(tmp_path: Path) -> None:

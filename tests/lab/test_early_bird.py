@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nirvana import lab, zoo
-from nirvana.architecture import Architecture
+from nirvana import lab
 from nirvana.errors import Invalid
-from nirvana.lab.evaluate import predict
-from nirvana.lab.methods.early_bird import (
-    PENALTY,
+from nirvana.format.masks import Mask
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.pruning.methods import EarlyBirdOptions
+from nirvana.torch.evaluate import predict
+from nirvana.torch.methods.early_bird import (
     choose,
     distances,
     find,
@@ -21,9 +23,8 @@ from nirvana.lab.methods.early_bird import (
     refuse_unreachable,
     score,
 )
-from nirvana.lab.methods.units import Layer, cut, cuttable_layers, weights_left
-from nirvana.lab.modules import build_module, load_values, tensors_of
-from nirvana.masks import Mask
+from nirvana.torch.methods.units import Layer, cut, cuttable_layers, weights_left
+from nirvana.torch.modules import build_module, load_values, tensors_of
 from tests.lab.small import SMALL, values_of
 from tests.lab.test_methods_in_training import make_search
 
@@ -251,13 +252,14 @@ def test_the_penalty_pulls_gammas_towards_0_and_nothing_else() -> None:
     network = build_module(CONV_NET)
     values = values_of(CONV_NET) | {"n1.weight": np.array([2, -3, 0], np.float32)}
     load_values(network, values)
-    penalise(network, cuttable_layers(CONV_NET))
+    penalty = EarlyBirdOptions().penalty
+    penalise(network, cuttable_layers(CONV_NET), penalty)
     tensors = tensors_of(network)
     loss = tensors["n1.weight"].sum() * 0 + tensors["n1.bias"].sum() * 0
     loss.backward()  # type: ignore[no-untyped-call]
     assert tensors["n1.weight"].grad is not None
     assert tensors["n1.bias"].grad is not None
-    assert tensors["n1.weight"].grad.tolist() == pytest.approx([PENALTY, -PENALTY, 0])
+    assert tensors["n1.weight"].grad.tolist() == pytest.approx([penalty, -penalty, 0])
     assert not tensors["n1.bias"].grad.any()
 
 
@@ -268,7 +270,7 @@ def test_a_search_keeps_at_most_the_density_and_whole_units(architecture: str) -
     found = find(search)
     kept = sum(int(mask.sum()) for mask in found.masks.values())
     assert 0.9 * search.keep < kept <= search.keep
-    assert found.measured["density"] == kept / search.ticket.total
+    assert found.measured["density"] == kept / search.ticket.prunable_total
     assert found.measured["density_asked"] == 0.3
     for layer in cuttable_layers(search.ticket.architecture):
         units = np.asarray(found.masks[layer.weight].reshape(layer.units, -1).any(axis=1))

@@ -5,31 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nirvana import zoo
+from nirvana.engines import choose_engine
 from nirvana.errors import Invalid
 from nirvana.lab import find, train
-from nirvana.lab.engines import choose
+from nirvana.networks import zoo
 from tests.lab.small import SMALL, digits, network, values_of
 
 
 def test_a_small_sparse_perceptron_goes_to_the_sparse_engine() -> None:
     masks = {"fc1.weight": np.arange(16 * 64).reshape(16, 64) % 10 == 0}
-    assert choose("auto", network(), masks, SMALL) == "sparse"
-    assert choose("dense", network(), masks, SMALL) == "dense"
+    assert choose_engine("auto", network(), masks, SMALL).engine == "sparse"
+    assert choose_engine("dense", network(), masks, SMALL).engine == "dense"
 
 
 def test_what_the_sparse_engine_cannot_do_goes_to_the_dense_one_or_is_refused_by_name() -> None:
     tokens = zoo.build("transformer-2", (9, 64), 10)
-    assert choose("auto", tokens, {}, SMALL) == "dense"
+    assert choose_engine("auto", tokens, {}, SMALL).engine == "dense"
     with pytest.raises(Invalid, match=r"linear \(embed\) reads several tokens"):
-        choose("sparse", tokens, {}, SMALL)
+        choose_engine("sparse", tokens, {}, SMALL)
     with pytest.raises(Invalid, match="l1"):
-        choose("sparse", network(), {}, SMALL.override({"l1": 0.1}))
+        choose_engine("sparse", network(), {}, SMALL.override({"l1": 0.1}))
 
 
 def test_an_unknown_engine_is_refused_by_name() -> None:
     with pytest.raises(Invalid, match="engine is 'quick', expected one of auto, dense, sparse"):
-        choose("quick", network(), {}, SMALL)
+        choose_engine("quick", network(), {}, SMALL)
 
 
 def test_both_engines_measure_the_same_training() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from nirvana import tasks
 from nirvana.errors import Cancelled, Invalid, InvalidJob, InvalidRecipe, InvalidTicket, TrainingFailed
+from nirvana.format.ticket import Ticket
 from nirvana.lab import FindReport, Goal, LevelResult, find, find_level, first_ticket, make_recipe, to_torch
-from nirvana.recipe import Recipe
-from nirvana.ticket import Ticket
+from nirvana.training.recipe import Recipe
 from tests.lab.small import SMALL, digits, network
 
 LEVEL_KEYS = {

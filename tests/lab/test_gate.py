@@ -11,21 +11,26 @@ import numpy as np
 import pytest
 
 from nirvana import tasks
-from nirvana.initial import FAN_LAWS, draw
+from nirvana.engines import advance
+from nirvana.errors import InvalidRecipe
+from nirvana.format.initial import FAN_LAWS, default_laws, draw
+from nirvana.format.ticket import Ticket
 from nirvana.lab import find
-from nirvana.lab.train import advance
-from nirvana.lab.verification.gate import (
+from nirvana.networks.architecture import Architecture
+from nirvana.networks.ops import Node
+from nirvana.training.spec import Values
+from nirvana.verification.gate import (
+    SPECTRUM_LIMIT,
+    GateReport,
+    check_fit,
     check_gate,
-    effective_density,
-    find_invalid,
     find_untestable,
     law_p_value,
+    spectrum_score,
 )
-from nirvana.lab.verification.spectrum import SPECTRUM_LIMIT, spectrum_score
-from nirvana.ticket import Ticket
-from nirvana.training import Values
-from tests.factories import make_masks, make_ticket
-from tests.lab.small import SMALL, digits, network, values_of
+from nirvana.verification.paths import effective_density
+from tests.factories import as_stored, make_masks, make_ticket, torch_ticket
+from tests.lab.small import SMALL, digits, network, spec_of, values_of
 from tests.lab.test_arms import rewound, survivors_only
 
 
@@ -43,6 +48,11 @@ def stored_ticket(values: Values, **fields: Any) -> Ticket:
     )
 
 
+def refusal(ticket: Ticket) -> str | None:
+    """Why gate 0 refuses a ticket, or None."""
+    return check_gate(ticket).invalid
+
+
 @pytest.mark.parametrize("law", FAN_LAWS)
 def test_honest_draws_pass_and_draws_of_other_laws_fail(law: str) -> None:
     shape = (300, 100)
@@ -53,15 +63,15 @@ def test_honest_draws_pass_and_draws_of_other_laws_fail(law: str) -> None:
 
 
 def test_honest_tickets_pass_for_many_seeds() -> None:
-    assert all(find_invalid(stored_ticket(values_of(network("mlp-100"), seed))) is None for seed in range(20))
-    assert find_invalid(make_ticket()) is None
+    assert all(refusal(stored_ticket(values_of(network("mlp-100"), seed))) is None for seed in range(20))
+    assert refusal(make_ticket()) is None
 
 
 def test_trained_weights_passed_off_as_initial_values_are_flagged() -> None:
     """Thirty steps at a rate of 0.1 are enough to be seen; biases are seen at once."""
     architecture = network("mlp-100")
-    trained, _ = advance(architecture, values_of(architecture), digits(), SMALL, 0, 30)
-    reason = find_invalid(stored_ticket(trained))
+    trained, _ = advance(spec_of(architecture, values_of(architecture), {}, digits(), SMALL), 30)
+    reason = refusal(stored_ticket(trained))
     assert reason is not None
     assert "trained weights, or another law" in reason
 
@@ -69,16 +79,16 @@ def test_trained_weights_passed_off_as_initial_values_are_flagged() -> None:
 def test_trained_weights_with_honest_biases_are_flagged_too() -> None:
     architecture = network("mlp-100")
     longer = SMALL.override({"steps": 200, "weight_decay": 0.0})
-    trained, _ = advance(architecture, values_of(architecture), digits(), longer, 0, 200)
+    trained, _ = advance(spec_of(architecture, values_of(architecture), {}, digits(), longer), 200)
     start = values_of(architecture)
-    reason = find_invalid(stored_ticket({n: start[n] if "bias" in n else trained[n] for n in start}))
+    reason = refusal(stored_ticket({n: start[n] if "bias" in n else trained[n] for n in start}))
     assert reason is not None
     assert "do not follow glorot_normal" in reason
 
 
 def test_constant_values_are_flagged() -> None:
     values = {name: np.full_like(v, 0.05 * v.any()) for name, v in values_of(network("mlp-100")).items()}
-    assert find_invalid(stored_ticket(values)) is not None
+    assert refusal(stored_ticket(values)) is not None
 
 
 def of_the_law(trained: Values, start: Values) -> Values:
@@ -94,7 +104,7 @@ def test_trained_weights_with_the_laws_own_values_in_another_order_are_flagged_b
     architecture = network("lenet-300-100")
     recipe = tasks.get("digits").default_recipe("lenet-300-100")
     start = values_of(architecture)
-    trained, _ = advance(architecture, start, digits(), recipe, 0, 150)
+    trained, _ = advance(spec_of(architecture, start, {}, digits(), recipe), 150)
     mapped = of_the_law(trained, start)
     assert all(law_p_value(mapped[n], "glorot_normal") > 1e-6 for n in mapped if "weight" in n)
     gate = check_gate(
@@ -141,11 +151,11 @@ def test_what_does_not_fit_together_is_invalid_and_named() -> None:
         assert gate.invalid is not None
         assert re.search(reason, gate.invalid)
     start = dataclasses.replace(ticket.start, seed=99)
-    assert "not those of their sha256" in (find_invalid(dataclasses.replace(ticket, start=start)) or "")
+    assert "not those of their sha256" in (refusal(dataclasses.replace(ticket, start=start)) or "")
     stored = make_ticket(stored=True)
     nan = {name: np.full_like(v, np.nan) for name, v in stored.start.stored.items()}
     start = dataclasses.replace(stored.start, stored=nan)
-    assert "not all finite" in (find_invalid(dataclasses.replace(stored, start=start)) or "")
+    assert "not all finite" in (refusal(dataclasses.replace(stored, start=start)) or "")
 
 
 def test_a_network_that_is_cut_through_is_invalid() -> None:
@@ -160,7 +170,7 @@ def test_a_network_that_is_cut_through_is_invalid() -> None:
         laws=make_ticket("mlp-2").start.laws,
         seed=1,
     )
-    assert "no kept weight lies on a path" in (find_invalid(ticket) or "")
+    assert "no kept weight lies on a path" in (refusal(ticket) or "")
 
 
 def test_what_the_gate_found_is_json() -> None:
@@ -172,12 +182,22 @@ def test_what_the_gate_found_is_json() -> None:
     assert fields["duplicates"][0]["kind"] == "same-mask"
 
 
-def test_survivors_alone_cannot_be_tested_and_rewound_values_need_not() -> None:
-    assert find_invalid(survivors_only()) is None
+def test_stored_values_at_step_0_may_be_trained_and_later_ones_are() -> None:
+    assert refusal(survivors_only()) is None
     assert find_untestable(survivors_only()) is not None
-    assert find_invalid(rewound()) is None
+    assert refusal(rewound()) is None
     assert find_untestable(rewound()) is None
     assert find_untestable(make_ticket()) is None
+    assert find_untestable(make_ticket(stored=True)) is not None
+    assert find_untestable(as_stored(make_ticket())) is None
+
+
+def test_a_stored_bias_is_tested_against_torchs_law_where_it_declares_it() -> None:
+    honest = as_stored(torch_ticket("mlp-100"), seed=None, order=())
+    assert refusal(honest) is None
+    assert check_gate(honest).law["fc1.bias"] > 1e-3
+    zeros = {name: np.zeros_like(v) if "bias" in name else v for name, v in honest.start.stored.items()}
+    assert "fc1.bias do not follow torch_default" in str(refusal(as_stored(honest, stored=zeros)))
 
 
 def test_effective_density_counts_weights_on_paths_only() -> None:
@@ -196,6 +216,46 @@ def test_effective_density_counts_weights_on_paths_only() -> None:
     )
     assert ticket.kept == 9
     assert effective_density(ticket) == 6 / (128 + 20)
+    assert check_gate(ticket).live_density == 6 / (2 * 1 + 1 * 4), "of 2 inputs, 1 hidden unit and 4 outputs"
+
+
+def test_effective_density_counts_layers_that_are_not_prunable() -> None:
+    whole = make_ticket()
+    ticket = make_ticket(masks={"fc2.weight": whole.masks["fc2.weight"]}, prunable=["fc2.weight"])
+    report = check_gate(ticket)
+    assert report.density == ticket.density == (1024 + 32) / 1184
+    lost = 64 * int((~ticket.masks["fc2.weight"].any(axis=0)).sum())  # of hidden units that lead nowhere
+    assert report.effective_density == (1024 + 32 - lost) / 1184
+
+
+def test_a_layer_that_no_path_goes_through_is_named_with_its_share() -> None:
+    branch: list[Node] = [
+        {"name": "flatten", "op": "flatten"},
+        {"name": "fc", "op": "linear", "in": 64, "out": 10},
+        {"name": "wide", "op": "linear", "in": 64, "out": 32, "inputs": ["flatten"]},
+        {"name": "narrow", "op": "linear", "in": 32, "out": 10},
+        {"name": "sum", "op": "add", "inputs": ["fc", "narrow"]},
+    ]
+    graph = Architecture.make("branched", (1, 8, 8), branch)
+    masks = {"wide.weight": np.zeros((32, 64), bool), "narrow.weight": np.zeros((10, 32), bool)}
+    masks["wide.weight"][0, 0] = masks["narrow.weight"][0, 1] = True
+    laws = default_laws(graph)
+    report = check_gate(make_ticket(architecture=graph, masks=masks, laws=laws))
+    assert report.cut_off == ("wide.weight", "narrow.weight")
+    assert report.cut_off_share == (32 * 64 + 320) / (32 * 64 + 320 + 640)
+    assert report.live_density == 1, "what is left is dense"
+    masks["narrow.weight"][0, 0] = True
+    wired = check_gate(make_ticket(architecture=graph, masks=masks, laws=laws))
+    assert wired.cut_off == ()
+    assert wired.live_density == (640 + 2) / (640 + 2)
+    assert GateReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_the_share_of_kept_weights_that_no_mask_covers() -> None:
+    assert check_gate(make_ticket()).uncovered_share == 0
+    mask = make_ticket().masks["fc2.weight"]
+    ticket = make_ticket(prunable=["fc2.weight"], masks={"fc2.weight": mask})
+    assert check_gate(ticket).uncovered_share == 1 - mask.sum() / ticket.kept > 0.5
 
 
 def test_effective_density_of_a_dense_network_is_1_through_convolutions_norms_and_shortcuts() -> None:
@@ -205,3 +265,20 @@ def test_effective_density_of_a_dense_network_is_1_through_convolutions_norms_an
         )
         whole = ticket.tickets[0]
         assert effective_density(whole) == pytest.approx(whole.density, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"batch_size": 1000}, "/recipe/batch_size"),
+        ({"steps": 5, "pruning": {"mask_0_action": "freeze"}}, "/recipe/pruning/mask_0_action"),
+        ({"steps": 3}, "/recipe/steps"),
+    ],
+)
+def test_a_recipe_that_cannot_be_verified_is_refused_with_a_pointer_into_the_ticket(
+    change: dict[str, Any], pointer: str
+) -> None:
+    ticket = make_ticket(stored=True, rewind_step=3)
+    with pytest.raises(InvalidRecipe) as caught:
+        check_fit(ticket, digits(), SMALL.override(change))
+    assert [problem.pointer for problem in caught.value.errors] == [pointer]

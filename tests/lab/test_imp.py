@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from nirvana.errors import Invalid, InvalidTicket
-from nirvana.lab.methods.imp import masks_at_density, next_masks
-from nirvana.lab.methods.ranking import Masks, counts_at
-from nirvana.masks import Mask
-from nirvana.recipe import Pruning
+from nirvana.format.masks import Mask
+from nirvana.pruning.imp import masks_at_density, next_masks
+from nirvana.pruning.ranking import Masks, counts_at
+from nirvana.training.recipe import Pruning
 
 
 def weights(**layers: list[float]) -> dict[str, NDArray[np.float32]]:

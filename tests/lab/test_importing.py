@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from nirvana import zoo
-from nirvana.errors import Invalid, InvalidArchitecture, InvalidTicket, NirvanaError, NotFound
-from nirvana.initial import draw_all
-from nirvana.lab.importing import Options, import_ticket
-from nirvana.lab.verification.gate import find_invalid
-from nirvana.reader import lint
+from nirvana.errors import Invalid, InvalidArchitecture, InvalidTicket, NirvanaError, NotFound, Unavailable
+from nirvana.format.initial import draw_all
+from nirvana.format.lint import lint
+from nirvana.importers import Options, import_ticket
+from nirvana.networks import zoo
+from nirvana.verification.gate import check_gate
 from tests.lab.foreign import Perceptron, copy, mask_of, prune, prune_globally, prune_locally, save, train
 from tests.lab.small import network
 
@@ -77,7 +80,7 @@ def test_a_trained_state_dict_gives_a_structure_with_new_values_and_says_so(
     imported = import_ticket("torch-prune", path, "digits", "mlp-16", Options(seed=7))
     assert imported.structure_only
     assert imported.ticket.provenance["structure_only"] is True
-    assert any("original initial values are missing" in said for said in imported.warnings)
+    assert any("original initial values are missing" in warning for warning in imported.warnings)
     assert (imported.ticket.start.kind, imported.ticket.start.seed) == ("seeded", 7)
     assert np.array_equal(imported.ticket.mask("fc2.weight"), mask_of(module.fc2))
     drawn = draw_all(network(), imported.ticket.start.laws, 7)["fc1.weight"]
@@ -102,8 +105,8 @@ def test_trained_values_passed_off_as_initial_ones_are_warned_of_and_refused_by_
     prune_locally(module)
     path = save(tmp_path / "pruned.pth", module.state_dict())
     imported = import_ticket("torch-prune", path, "digits", "mlp-16", Options(untrained=True))
-    assert any("fc1.weight" in said and "trained weights" in said for said in imported.warnings)
-    assert "do not follow" in str(find_invalid(imported.ticket))
+    assert any("fc1.weight" in warning and "trained weights" in warning for warning in imported.warnings)
+    assert "do not follow" in str(check_gate(imported.ticket).invalid)
 
 
 def test_biases_as_torch_draws_them_pass_gate_0(tmp_path: Path, module: Perceptron) -> None:
@@ -111,8 +114,8 @@ def test_biases_as_torch_draws_them_pass_gate_0(tmp_path: Path, module: Perceptr
     path = save(tmp_path / "pruned.pth", module.state_dict())
     imported = import_ticket("torch-prune", path, "digits", "mlp-16", Options(untrained=True))
     assert imported.ticket.initial["fc1.bias"].any()
-    assert find_invalid(imported.ticket) is None
-    assert not any("bias" in said for said in imported.warnings)
+    assert check_gate(imported.ticket).invalid is None
+    assert not any("bias" in warning for warning in imported.warnings)
 
 
 def test_biases_that_nobody_draws_are_warned_of_and_can_be_reset(tmp_path: Path, module: Perceptron) -> None:
@@ -122,14 +125,14 @@ def test_biases_that_nobody_draws_are_warned_of_and_can_be_reset(tmp_path: Path,
         module.fc2.bias.add_(0.5)
     path = save(tmp_path / "pruned.pth", module.state_dict())
     as_it_is = import_ticket("torch-prune", path, "digits", "mlp-16", Options(untrained=True))
-    assert any("fc1.bias, fc2.bias" in said and "zeros" in said for said in as_it_is.warnings)
-    assert "bias" in str(find_invalid(as_it_is.ticket))
+    assert any("fc1.bias, fc2.bias" in warning and "zeros" in warning for warning in as_it_is.warnings)
+    assert "bias" in str(check_gate(as_it_is.ticket).invalid)
     options = Options(untrained=True, reset_biases=True)
     reset = import_ticket("torch-prune", path, "digits", "mlp-16", options)
     assert reset.ticket.provenance["reset"] == ["fc1.bias", "fc2.bias"]
     assert not reset.ticket.initial["fc1.bias"].any()
-    assert find_invalid(reset.ticket) is None
-    assert not any("bias" in said for said in reset.warnings)
+    assert check_gate(reset.ticket).invalid is None
+    assert not any("bias" in warning for warning in reset.warnings)
 
 
 def test_pruned_biases_are_refused_and_masks_that_keep_them_whole_are_not(
@@ -164,27 +167,55 @@ def some_masks(module: nn.Module, keep: float = 0.5) -> dict[str, torch.Tensor]:
     return {n: (t.abs() >= t.abs().quantile(1 - keep)).float() for n, t in state.items() if t.ndim > 1}
 
 
+def write(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    """Write a file of the kind that its suffix names."""
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    elif path.suffix == ".npz":
+        np.savez(path, **{name: t.numpy() for name, t in tensors.items()})  # type: ignore[arg-type]
+    else:
+        save(path, tensors)
+    return path
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
 def test_values_and_masks_are_read_from_each_kind_of_file(
     tmp_path: Path, module: Perceptron, suffix: str
 ) -> None:
-    def write(name: str, tensors: dict[str, torch.Tensor]) -> Path:
-        path = tmp_path / f"{name}{suffix}"
-        if suffix == ".safetensors":
-            save_file(tensors, path)
-        elif suffix == ".npz":
-            np.savez(path, **{name: t.numpy() for name, t in tensors.items()})  # type: ignore[arg-type]
-        else:
-            save(path, tensors)
-        return path
-
     masks = some_masks(module)
-    values, mask_file = write("values", copy(module)), write("masks", masks)
+    values = write(tmp_path / f"values{suffix}", copy(module))
+    mask_file = write(tmp_path / f"masks{suffix}", masks)
     ticket = import_ticket("state-dict", values, "digits", "mlp-16", Options(masks=mask_file)).ticket
     for name, mask in masks.items():
         kept = np.where(mask.numpy() == 1, module.state_dict()[name].numpy(), 0)
         assert np.array_equal(ticket.initial[name], kept)
     assert ticket.stores_whole_tensors
+
+
+def forget_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the reader of torch's files fail as where torch is not installed."""
+    monkeypatch.delitem(sys.modules, "nirvana.torch.checkpoints", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_only_torchs_own_files_need_torch(
+    tmp_path: Path, module: Perceptron, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = {f"{name}_mask": mask for name, mask in some_masks(module).items()}
+    path = write(tmp_path / f"both{suffix}", copy(module) | masks)
+    forget_torch(monkeypatch)
+    assert import_ticket("state-dict", path, "digits", "mlp-16").ticket.density == pytest.approx(0.5)
+
+
+def test_a_torch_file_without_torch_names_the_extra(
+    tmp_path: Path, module: Perceptron, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "values.pth", copy(module))
+    forget_torch(monkeypatch)
+    error = refusal("state-dict", path)
+    assert isinstance(error, Unavailable)
+    assert error.detail == "torch is not installed here: pip install 'nirvana-tickets[lab]'"
 
 
 def test_masks_in_the_state_dict_itself_are_found_under_each_tools_names(
@@ -227,7 +258,7 @@ def test_masks_are_inferred_from_zeros_and_labelled(tmp_path: Path, module: Perc
     imported = import_ticket("state-dict", values, "digits", "mlp-16", Options(infer_masks=pruned))
     assert imported.ticket.provenance["mask_inferred"] is True
     assert np.array_equal(imported.ticket.mask("fc1.weight"), masks["fc1"])
-    assert any("inferred" in said for said in imported.warnings)
+    assert any("inferred" in warning for warning in imported.warnings)
     options = Options(infer_masks=pruned, structure_only=True)
     alone = import_ticket("state-dict", pruned, "digits", "mlp-16", options)
     assert alone.structure_only
@@ -257,6 +288,119 @@ def test_a_rewind_step_past_the_recipes_end_is_refused(tmp_path: Path, module: P
     path = save(tmp_path / "a.pth", copy(module) | {"fc1.weight_mask": torch.ones(16, 64)})
     error = refusal("state-dict", path, rewind_step=250)
     assert "rewind_step is 250, expected less than the recipe's 250 steps" in error.detail
+
+
+# values of torch's own seed
+
+
+def seeded_files(tmp_path: Path, module: nn.Module, **changed: torch.Tensor) -> tuple[Path, Path]:
+    """A state dict of initial values and a file of masks."""
+    state = copy(module)
+    masks = {name: torch.rand(t.shape) < 0.3 for name, t in state.items() if t.ndim > 1}
+    return save(tmp_path / "values.pth", state | changed), save(tmp_path / "masks.pth", masks)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 + 7, 2**63])
+def test_a_network_of_a_known_torch_seed_becomes_a_seeded_ticket(tmp_path: Path, seed: int) -> None:
+    module = Perceptron(seed)
+    values, masks = seeded_files(tmp_path, module)
+    imported = import_ticket("state-dict", values, "digits", "mlp-16", Options(masks=masks, torch_seed=seed))
+    ticket = imported.ticket
+    assert (imported.structure_only, imported.law) == (False, "torch_default")
+    assert (ticket.start.kind, ticket.start.scheme, ticket.start.seed) == ("seeded", "torch-cpu/1", seed)
+    whole = ticket.dense_initial_values() or {}
+    assert all(np.array_equal(whole[name], tensor.numpy()) for name, tensor in copy(module).items())
+    gate = check_gate(ticket)
+    assert (gate.invalid, gate.untestable) == (None, None)
+    assert not any("stored" in warning for warning in (*imported.warnings, *lint(ticket.to_bytes()).warnings))
+    stored = import_ticket("state-dict", values, "digits", "mlp-16", Options(masks=masks))
+    assert check_gate(stored.ticket).untestable is not None
+    assert any("MATCHING at best" in warning for warning in stored.warnings)
+
+
+def test_the_files_order_of_layers_is_that_of_construction_unless_said_otherwise(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    module = Perceptron.__new__(Perceptron)
+    nn.Module.__init__(module)
+    module.fc2, module.fc1 = nn.Linear(16, 10), nn.Linear(64, 16)  # registered as constructed
+    values, masks = seeded_files(tmp_path, module)
+    options = Options(masks=masks, torch_seed=5)
+    ticket = import_ticket("state-dict", values, "digits", "mlp-16", options).ticket
+    assert ticket.start.order == ("fc2", "fc1")
+    unordered = tmp_path / "values.safetensors"
+    save_file(copy(module), unordered)
+    with pytest.raises(Invalid, match=r"1024 of 1024 values of fc1\.weight"):
+        import_ticket("state-dict", unordered, "digits", "mlp-16", options)
+    said = dataclasses.replace(options, torch_order=("fc2", "fc1"))
+    assert import_ticket("state-dict", unordered, "digits", "mlp-16", said).ticket.digest == ticket.digest
+
+
+def test_the_order_may_be_said_in_the_files_names(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    last, first = nn.Linear(12, 10), nn.Linear(64, 12)
+    values, masks = seeded_files(tmp_path, nn.Sequential(first, nn.ReLU(), last))
+    options = Options(masks=masks, torch_seed=5, torch_order=("2", "0"))
+    assert import_ticket("state-dict", values, "digits", "mlp-12", options).ticket.start.order == (
+        "fc2",
+        "fc1",
+    )
+
+
+def test_the_first_parameter_that_differs_is_named_with_the_number_of_values(tmp_path: Path) -> None:
+    module = Perceptron(3)
+    bias = module.fc1.bias.detach().clone()
+    bias[:3] = torch.nextafter(bias[:3], torch.tensor(1.0))
+    values, masks = seeded_files(tmp_path, module, **{"fc1.bias": bias, "fc2.bias": torch.zeros(10)})
+    error = refusal("state-dict", values, masks=masks, torch_seed=3)
+    assert "3 of 16 values of fc1.bias are not those that torch.manual_seed(3)" in error.detail
+    assert [(p.pointer, p.code) for p in error.errors] == [("/fc1.bias", "torch-seed")]
+    assert (
+        "1024 of 1024 values of fc1.weight" in refusal("state-dict", values, masks=masks, torch_seed=4).detail
+    )
+
+
+def test_trained_values_are_not_those_of_their_seed(tmp_path: Path) -> None:
+    module = Perceptron(3)
+    train(module, steps=1)
+    values, masks = seeded_files(tmp_path, module)
+    assert "initialisation or training after them" in (
+        refusal("state-dict", values, masks=masks, torch_seed=3).detail
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"torch_seed": -1}, "expected 0 to 2\\^64 - 1"),
+        ({"torch_seed": 2**64}, "expected 0 to 2\\^64 - 1"),
+        ({"torch_order": ("fc2", "fc1")}, "torch_seed, which is missing"),
+        ({"torch_seed": 0, "torch_order": ("fc2",)}, "each of the 2 that draw once: 'fc1'"),
+        ({"torch_seed": 0, "torch_order": ("fc2", "fc1", "fc1")}, "'fc1' is missing, unknown or there twice"),
+        ({"torch_seed": 0, "structure_only": True}, "no structure_only"),
+        ({"torch_seed": 0, "reset_biases": True}, "no structure_only, reset_biases or law"),
+        ({"torch_seed": 0, "law": "kaiming_normal"}, "no structure_only, reset_biases or law"),
+        ({"torch_seed": 0, "rewind_step": 5}, "these are of step 5"),
+    ],
+)
+def test_what_contradicts_a_torch_seed_is_refused(
+    tmp_path: Path, module: Perceptron, options: dict[str, Any], reason: str
+) -> None:
+    values, masks = seeded_files(tmp_path, module)
+    error = refusal("state-dict", values, masks=masks, **options)
+    assert re.search(reason, " ".join([error.detail, *(problem.detail for problem in error.errors)]))
+
+
+def test_a_torch_seed_needs_values_and_a_format_that_has_them(tmp_path: Path, module: Perceptron) -> None:
+    prune_locally(module)
+    path = save(tmp_path / "pruned.pth", module.state_dict())
+    assert "the files have none" in refusal("torch-prune", path, torch_seed=0).detail
+    ticket = import_ticket(
+        "torch-prune", path, "digits", "mlp-16", Options(untrained=True, torch_seed=0)
+    ).ticket
+    assert ticket.start.kind == "seeded"
+    assert "torch_seed is only for torch-prune and state-dict" in (
+        refusal("hidden-networks", path, torch_seed=1).detail
+    )
 
 
 # names
@@ -321,7 +465,7 @@ def test_a_network_without_biases_becomes_one(tmp_path: Path) -> None:
     path = save(tmp_path / "plain.pth", module.state_dict())
     imported = import_ticket("torch-prune", path, "digits", "mlp-16", Options(untrained=True))
     assert list(imported.ticket.architecture.parameters) == ["fc1.weight", "fc2.weight"]
-    assert find_invalid(imported.ticket) is None
+    assert check_gate(imported.ticket).invalid is None
 
 
 def test_an_architecture_for_other_inputs_is_refused_with_both_shapes(
@@ -341,7 +485,7 @@ def broken(module: Perceptron, name: str, tensor: torch.Tensor) -> dict[str, tor
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "said"),
+    ("name", "tensor", "message"),
     [
         ("fc1.weight_mask", torch.full((16, 64), 0.5), "fc1.weight has the value 0.5, expected 0 and 1"),
         ("fc1.weight_mask", torch.full((16, 64), torch.nan), "value nan, expected 0 and 1"),
@@ -355,11 +499,11 @@ def broken(module: Perceptron, name: str, tensor: torch.Tensor) -> dict[str, tor
     ],
 )
 def test_what_is_wrong_with_an_array_is_said_with_its_name(
-    tmp_path: Path, module: Perceptron, name: str, tensor: torch.Tensor, said: str
+    tmp_path: Path, module: Perceptron, name: str, tensor: torch.Tensor, message: str
 ) -> None:
     error = refusal("state-dict", save(tmp_path / "broken.pth", broken(module, name, tensor)))
     assert isinstance(error, Invalid)
-    assert said in error.detail
+    assert message in error.detail
 
 
 def test_a_missing_weight_is_named(tmp_path: Path, module: Perceptron) -> None:
@@ -422,8 +566,8 @@ def test_what_is_said_about_the_files_is_checked(tmp_path: Path, module: Percept
     assert "give one" in refusal("state-dict", path, masks=path, infer_masks=path).detail
     assert "give one" in refusal("torch-prune", path, untrained=True, initial=path).detail
     assert "unknown" in refusal("state-dict", path, recipe={"speed": 3}).detail
-    said = refusal("state-dict", path, structure_only=True, rewind_step=3).detail
-    assert "rewind_step is 3" in said
+    message = refusal("state-dict", path, structure_only=True, rewind_step=3).detail
+    assert "rewind_step is 3" in message
     plain = save(tmp_path / "plain.pth", copy(module))
     assert "expected masks" in refusal("state-dict", plain).detail
     prune_locally(module)
@@ -446,9 +590,9 @@ def test_provenance_says_where_it_came_from_and_what_was_assumed(tmp_path: Path,
     assert (provenance["method"], provenance["recipe"]) == ("imported", "assumed")
     assert (imported.ticket.license, imported.ticket.authors) == ("MIT", ("Ada",))
     assert str(tmp_path) not in str(imported.ticket.manifest())
-    given = import_ticket("state-dict", path, "digits", "mlp-16", Options(recipe={"steps": 20}))
-    assert (given.ticket.recipe["steps"], given.ticket.provenance["recipe"]) == (20, "given")
-    assert given.ticket.license == "unknown"
+    overridden = import_ticket("state-dict", path, "digits", "mlp-16", Options(recipe={"steps": 20}))
+    assert (overridden.ticket.recipe["steps"], overridden.ticket.provenance["recipe"]) == (20, "given")
+    assert overridden.ticket.license == "unknown"
 
 
 def test_the_law_that_the_values_follow_is_declared_before_the_formats_own(tmp_path: Path) -> None:
@@ -460,10 +604,10 @@ def test_the_law_that_the_values_follow_is_declared_before_the_formats_own(tmp_p
     path = save(tmp_path / "a.pth", module.state_dict())
     imported = import_ticket("torch-prune", path, "digits", "mlp-16", Options(untrained=True))
     assert imported.law == imported.ticket.recipe["initial_law"] == "glorot_normal"
-    assert find_invalid(imported.ticket) is None
+    assert check_gate(imported.ticket).invalid is None
     options = Options(untrained=True, law="torch_default")
     declared = import_ticket("torch-prune", path, "digits", "mlp-16", options)
-    assert any("do not follow torch_default" in said for said in declared.warnings)
+    assert any("do not follow torch_default" in warning for warning in declared.warnings)
 
 
 def test_a_collapsed_layer_is_an_invalid_ticket(tmp_path: Path, module: Perceptron) -> None:
@@ -483,7 +627,7 @@ def test_a_mask_that_cuts_the_network_through_is_warned_of(tmp_path: Path, modul
     first[0], second[:, 1] = 1, 1
     path = save(tmp_path / "a.pth", {"fc1.weight_mask": first, "fc2.weight_mask": second})
     imported = import_ticket("state-dict", path, "digits", "mlp-16")
-    assert any("no kept weight lies on a path" in said for said in imported.warnings)
+    assert any("no kept weight lies on a path" in warning for warning in imported.warnings)
 
 
 def test_bfloat16_values_and_boolean_masks_are_read(tmp_path: Path, module: Perceptron) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from nirvana.errors import Invalid, NirvanaError
-from nirvana.lab.importing import Options, import_ticket
-from nirvana.lab.importing.hidden_networks import top_scores
-from nirvana.lab.verification.gate import find_invalid
-from nirvana.reader import lint
+from nirvana.format.lint import lint
+from nirvana.importers import Options, import_ticket
+from nirvana.importers.hidden_networks import top_scores
+from nirvana.verification.gate import check_gate
 from tests.lab.foreign import State, hidden_network, save
 
 
@@ -73,7 +73,7 @@ def test_frozen_weights_become_initial_values_and_1x1_convolutions_become_layers
     assert ticket.kept == (64 * 20 + 20 * 12 + 12 * 10) // 2
     assert (ticket.provenance["method"], ticket.provenance["prune_rate"]) == ("edge-popup", 0.5)
     assert lint(ticket.to_bytes()).ok
-    assert find_invalid(ticket) is None
+    assert check_gate(ticket).invalid is None
 
 
 def test_kaiming_normal_weights_are_recognised_and_a_layer_without_scores_is_whole(tmp_path: Path) -> None:
@@ -88,11 +88,11 @@ def test_kaiming_normal_weights_are_recognised_and_a_layer_without_scores_is_who
     imported = import_ticket("hidden-networks", path, "digits", "mlp-20-12", Options(prune_rate=0.25))
     assert imported.law == "kaiming_normal"
     assert "fc1.weight" not in imported.ticket.masks
-    assert find_invalid(imported.ticket) is None
+    assert check_gate(imported.ticket).invalid is None
 
 
 def test_a_batch_norm_without_weights_gets_ones_and_zeros(tmp_path: Path) -> None:
-    from nirvana import zoo
+    from nirvana.networks import zoo
 
     graph = zoo.build("resnet-20", (1, 8, 8), 10)
     generator = torch.Generator().manual_seed(0)

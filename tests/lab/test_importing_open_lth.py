@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from nirvana import zoo
 from nirvana.errors import Invalid, NirvanaError, NotFound
-from nirvana.lab.importing import Imported, Options, import_ticket
-from nirvana.lab.importing.open_lth_hparams import read_hparams
-from nirvana.lab.verification.gate import find_invalid
-from nirvana.reader import lint
+from nirvana.format.lint import lint
+from nirvana.importers import Imported, Options, import_ticket
+from nirvana.importers.open_lth_hparams import read_hparams
+from nirvana.networks import zoo
+from nirvana.verification.gate import check_gate
 from tests.lab.foreign import (
     HPARAMS,
     PRETRAINING,
@@ -72,7 +72,7 @@ def test_a_level_gives_its_mask_and_level_zeros_whole_values(
     assert ticket.kept == sum(int(mask.sum()) for mask in masks.values())
     assert (ticket.provenance["method"], ticket.provenance["level"]) == ("imp", 1)
     assert lint(ticket.to_bytes()).ok
-    assert find_invalid(ticket) is None
+    assert check_gate(ticket).invalid is None
 
 
 def test_a_levels_folder_says_its_level_and_level_0_is_dense(replicate: Path) -> None:
@@ -207,7 +207,7 @@ def test_the_length_of_an_epoch_is_known_for_open_lths_own_data_sets_alone(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("4ep", "4 epochs", "found the step '4 epochs'"),
         ("lr => 0.1", "lr => fast", "lr is 'fast', expected a number"),
@@ -215,7 +215,7 @@ def test_the_length_of_an_epoch_is_known_for_open_lths_own_data_sets_alone(tmp_p
         ("=> sgd", "=> lars", "expected one of adam"),
     ],
 )
-def test_a_log_that_is_not_understood_is_refused(replicate: Path, old: str, new: str, said: str) -> None:
+def test_a_log_that_is_not_understood_is_refused(replicate: Path, old: str, new: str, message: str) -> None:
     log = replicate / "level_0" / "main" / "hparams.log"
     log.write_text(log.read_text().replace(old, new))
-    assert said in refusal(replicate, level=1).detail
+    assert message in refusal(replicate, level=1).detail

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nirvana.lab import MaskedNetwork, to_torch
-from nirvana.lab.masked import _alive
+from nirvana.torch.masked import _alive
 from tests.factories import make_ticket
 
 Optimisers = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]

@@ -15,27 +15,29 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from nirvana.architecture import Architecture
 from nirvana.errors import Cancelled, Invalid, InvalidTicket
-from nirvana.initial import default_laws, epoch_order
-from nirvana.lab.methods import FINDERS, Search
-from nirvana.lab.methods.at_init import examples_of_each_class, start_network, training_examples
-from nirvana.lab.methods.erk import erk_shares
-from nirvana.lab.methods.grasp import TEMPERATURE, flow_scores
-from nirvana.lab.methods.ranking import counts_near, uniform_shares
-from nirvana.lab.methods.snip import sensitivities
-from nirvana.lab.methods.synflow import absolute_network, path_scores
-from nirvana.lab.modules import Network
+from nirvana.format.initial import default_laws, epoch_order
+from nirvana.format.ticket import Ticket
+from nirvana.networks.architecture import Architecture
+from nirvana.pruning.methods import GraspOptions
+from nirvana.pruning.one_shot import erk_shares
+from nirvana.pruning.ranking import counts_near, uniform_shares
+from nirvana.pruning.search import MaskSearch
 from nirvana.tasks import TaskData
-from nirvana.ticket import Ticket
-from tests.lab.small import SMALL, digits, few, network
+from nirvana.torch.methods import examples_of_each_class, start_network, training_examples
+from nirvana.torch.methods.grasp import flow_scores
+from nirvana.torch.methods.snip import sensitivities
+from nirvana.torch.methods.synflow import absolute_network, path_scores
+from nirvana.torch.modules import Network
+from tests.lab.small import SMALL, digits, few, finder, network, search_from
 
 METHODS = ("random", "erk", "magnitude-at-init", "snip", "grasp", "synflow")
 WITH_DATA = ("snip", "grasp")
 Arrays = Mapping[str, NDArray[Any]]
+TEMPERATURE = GraspOptions().temperature
 
 
-def search_of(architecture: Architecture, density: float, seed: int = 0, **fields: Any) -> Search:
+def search_of(architecture: Architecture, density: float, seed: int = 0, **fields: Any) -> MaskSearch:
     """A search of digits from a seed's dense start; `prunable` covers other parameters than by default."""
     prunable, data = fields.pop("prunable", None), fields.pop("data", None) or digits()
     ticket = Ticket.create(
@@ -47,7 +49,7 @@ def search_of(architecture: Architecture, density: float, seed: int = 0, **field
         seed=seed,
         prunable=prunable,
     )
-    return Search(ticket, data, SMALL, seed, density, **fields)
+    return search_from(ticket, data, SMALL, seed, density, **fields)
 
 
 def linear(name: str, fan_in: int, out: int, **fields: Any) -> dict[str, Any]:
@@ -190,7 +192,7 @@ def test_grasp_removes_the_weights_whose_removal_raises_the_gradient_most() -> N
     halves = [np.concatenate([part[start::2] for part in of_each]) for start in (0, 1)]
     batches = [training_examples(search.data, half) for half in halves]
     scores = flow_scores(net, batches, search.ticket.prunable)
-    masks = FINDERS["grasp"](search).masks
+    masks = finder("grasp")(search).masks
     kept = np.concatenate([scores[name][mask] for name, mask in masks.items()])
     gone = np.concatenate([scores[name][~mask] for name, mask in masks.items()])
     assert kept.min() >= gone.max()
@@ -228,13 +230,13 @@ def test_synflow_conserves_the_strength_from_layer_to_layer() -> None:
 
 def test_synflow_keeps_every_layer_at_a_density_where_magnitude_collapses_one() -> None:
     search = search_of(vgg_like(), 1e-3)
-    masks = FINDERS["synflow"](search).masks
-    assert count(masks) == search.keep == round(1e-3 * search.ticket.total)
+    masks = finder("synflow")(search).masks
+    assert count(masks) == search.keep == round(1e-3 * search.ticket.prunable_total)
     assert all(mask.any() for mask in masks.values())
     net = absolute_network(search.ticket.architecture, {n: search.values[n] * m for n, m in masks.items()})
     assert net(torch.ones(1, 1, 8, 8, dtype=torch.float64)).sum() > 0
     with pytest.raises(InvalidTicket, match=r"conv[23].weight would keep no weight") as caught:
-        FINDERS["magnitude-at-init"](search)
+        finder("magnitude-at-init")(search)
     assert caught.value.errors[0].code == "layer-collapse"
 
 
@@ -248,7 +250,7 @@ def test_synflow_does_not_look_at_batch_norms_running_statistics() -> None:
 
 def test_synflow_names_an_operation_that_paths_cannot_cross() -> None:
     with pytest.raises(Invalid, match="attention is self_attention"):
-        FINDERS["synflow"](search_of(attention(), 0.5, data=rows_of_digits()))
+        finder("synflow")(search_of(attention(), 0.5, data=rows_of_digits()))
 
 
 def test_synflow_refuses_a_network_without_a_path() -> None:
@@ -262,7 +264,7 @@ def test_synflow_can_be_cancelled_and_tells_its_rounds() -> None:
     events: list[dict[str, Any]] = []
     search = search_of(network(), 0.5, progress=events.append, should_stop=lambda: len(events) == 3)
     with pytest.raises(Cancelled, match="round 4 of 100"):
-        FINDERS["synflow"](search)
+        finder("synflow")(search)
     assert [event["done"] for event in events] == [1, 2, 3]
 
 
@@ -311,7 +313,7 @@ def test_a_layer_that_would_round_to_nothing_takes_a_weight_of_the_largest() -> 
 def test_the_random_masks_have_their_layer_densities() -> None:
     search = search_of(network(), 0.3)
     sizes = {name: math.prod(shape) for name, shape in search.shapes.items()}
-    even, erk = (FINDERS[method](search).masks for method in ("random", "erk"))
+    even, erk = (finder(method)(search).masks for method in ("random", "erk"))
     for name, size in sizes.items():
         assert abs(even[name].sum() - 0.3 * size) < 1
     assert erk["fc2.weight"].mean() > erk["fc1.weight"].mean() > 0
@@ -319,7 +321,7 @@ def test_the_random_masks_have_their_layer_densities() -> None:
 
 def test_random_positions_are_even() -> None:
     searches = [search_of(two_layers(4, 5, 2), 0.5, seed) for seed in range(64)]
-    kept = np.mean([FINDERS["random"](search).masks["fc1.weight"] for search in searches], axis=0)
+    kept = np.mean([finder("random")(search).masks["fc1.weight"] for search in searches], axis=0)
     assert np.abs(kept - 0.5).max() < 0.25  # four standard deviations
 
 
@@ -330,8 +332,8 @@ def test_random_positions_are_even() -> None:
 def test_exactly_as_many_weights_are_kept_as_asked_for(method: str) -> None:
     for architecture, density in ((network(), 0.1), (network(), 0.777), (vgg_like(), 0.05)):
         search = search_of(architecture, density)
-        masks = FINDERS[method](search).masks
-        assert count(masks) == search.keep == round(density * search.ticket.total)
+        masks = finder(method)(search).masks
+        assert count(masks) == search.keep == round(density * search.ticket.prunable_total)
         assert {name: mask.shape for name, mask in masks.items()} == search.shapes
 
 
@@ -342,7 +344,7 @@ def test_a_seed_decides_the_mask_whatever_torchs_generator_holds(method: str) ->
     noisy, masks = Architecture.make("noisy", (1, 8, 8), nodes), []
     for state, seed in ((1, 4), (2, 4), (1, 5)):
         torch.manual_seed(state)
-        masks.append(FINDERS[method](search_of(noisy, 0.2, seed)).masks)
+        masks.append(finder(method)(search_of(noisy, 0.2, seed)).masks)
     assert are_equal(masks[0], masks[1])
     assert not are_equal(masks[0], masks[2])
 
@@ -356,14 +358,14 @@ def test_validation_and_test_data_are_not_read(method: str) -> None:
     }
     search = search_of(network(), 0.2)
     blind = search_of(network(), 0.2, data=data._replace(**hidden))
-    assert are_equal(FINDERS[method](search).masks, FINDERS[method](blind).masks)
+    assert are_equal(finder(method)(search).masks, finder(method)(blind).masks)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_data_matter_to_the_methods_that_score_with_them_only(method: str) -> None:
     data = digits()
     other = data._replace(train_y=(data.train_y + data.train_x[:, 0, 2, 2].astype(np.int64)) % 10)
-    one, two = (FINDERS[method](search_of(network(), 0.2, data=d)).masks for d in (data, other))
+    one, two = (finder(method)(search_of(network(), 0.2, data=d)).masks for d in (data, other))
     assert are_equal(one, two) == (method not in WITH_DATA)
 
 
@@ -373,15 +375,15 @@ def test_snip_reads_one_batch_of_a_hundred_where_batches_are_smaller() -> None:
     x = data.train_x.copy()
     x[rest] = np.nan
     assert are_equal(
-        FINDERS["snip"](search_of(network(), 0.2)).masks,
-        FINDERS["snip"](search_of(network(), 0.2, data=data._replace(train_x=x))).masks,
+        finder("snip")(search_of(network(), 0.2)).masks,
+        finder("snip")(search_of(network(), 0.2, data=data._replace(train_x=x))).masks,
     )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_fewer_weights_than_layers_is_an_error_that_names_a_layer(method: str) -> None:
     with pytest.raises(InvalidTicket, match=r"fc[12]\.weight would keep no weight") as caught:
-        FINDERS[method](search_of(network(), 1.2 / network().total))
+        finder(method)(search_of(network(), 1.2 / network().prunable_total))
     assert caught.value.errors[0].pointer in ("/masks/fc1.weight/kept", "/masks/fc2.weight/kept")
 
 
@@ -389,14 +391,14 @@ def test_fewer_weights_than_layers_is_an_error_that_names_a_layer(method: str) -
 def test_projections_of_attention_can_be_scored_and_pruned(method: str) -> None:
     prunable = ("embed.weight", "attention.in_proj.weight", "attention.out_proj.weight", "fc.weight")
     search = search_of(attention(), 0.4, data=rows_of_digits(), prunable=prunable)
-    masks = FINDERS[method](search).masks
+    masks = finder(method)(search).masks
     assert tuple(masks) == prunable
     assert count(masks) == search.keep
 
 
 def test_magnitude_at_init_keeps_the_largest_values_of_all_layers() -> None:
     search = search_of(network(), 0.1)
-    masks = FINDERS["magnitude-at-init"](search).masks
+    masks = finder("magnitude-at-init")(search).masks
     sizes = np.sort(np.concatenate([np.abs(v).ravel() for n, v in search.values.items() if n in masks]))
     threshold = sizes[-search.keep]
     for name, mask in masks.items():

@@ -5,19 +5,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nirvana.lab.methods import FINDERS
-from nirvana.methods import METHODS
+from nirvana import lazy
+from nirvana.pruning.methods import METHODS, describe_options
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+SECTIONS = dict(re.findall(r"(?ms)^## ([\w-]+)\n\n(.*?)(?=^## |\Z)", PAGE.read_text()))
 
 
 def test_every_method_has_a_paragraph_that_names_its_papers() -> None:
-    sections = dict(re.findall(r"(?ms)^## ([\w-]+)\n\n(.*?)(?=^## |\Z)", PAGE.read_text()))
-    assert [name for name in sections if name in METHODS] == list(METHODS)
+    assert [name for name in SECTIONS if name in METHODS] == list(METHODS)
     for name, method in METHODS.items():
         for paper in re.findall(r"\d{4}\.\d{5}", method.reference):
-            assert paper in sections[name], (name, paper)
+            assert paper in SECTIONS[name], (name, paper)
+
+
+def test_every_option_stands_in_its_methods_paragraph_with_its_default_and_is_explained() -> None:
+    for name in METHODS:
+        (line,) = re.findall(r"(?m)^Options: (.*)$", SECTIONS[name]) or [""]
+        documented = {option: float(default) for option, default in re.findall(r"`(\w+)` \(([\d.]+)\)", line)}
+        options = describe_options(name)
+        assert documented == {option: default for option, default, _ in options}, name
+        assert all(explanation for *_, explanation in options), name
 
 
 def test_every_method_that_is_not_iterative_has_its_function() -> None:
-    assert set(FINDERS) == {name for name, method in METHODS.items() if not method.is_iterative}
+    for name, method in METHODS.items():
+        assert bool(method.code) != method.is_iterative, name
+        if method.code:
+            assert callable(lazy.load_function(method.code)), name

@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from nirvana import lazy
 from nirvana.errors import Cancelled, Invalid, InvalidRecipe, InvalidTicket, TrainingFailed
-from nirvana.lab.methods import FINDERS, Found, Search, gradual_magnitude, regularised
-from nirvana.lab.methods.gradual_magnitude import prune, schedule
-from nirvana.lab.methods.ranking import Masks, whole_masks
-from nirvana.recipe import Pruning, Recipe
+from nirvana.pruning.methods import RegularisedOptions
+from nirvana.pruning.ranking import Masks, whole_masks
+from nirvana.pruning.search import MaskResult, MaskSearch
 from nirvana.tasks import TaskData
+from nirvana.torch.methods import gradual_magnitude
+from nirvana.torch.methods.gradual_magnitude import prune, schedule
+from nirvana.training.events import SILENT
+from nirvana.training.recipe import Pruning, Recipe
+from nirvana.training.spec import TrainSpec
 from tests.factories import make_ticket
-from tests.lab.small import SMALL, digits
+from tests.lab.small import SMALL, digits, finder, search_from
 
 METHODS = ("gradual-magnitude", "regularised", "early-bird", "amc")
 
@@ -31,7 +37,7 @@ def make_search(
     recipe: Recipe = SMALL,
     rewind_step: int = 0,
     **fields: Any,
-) -> Search:
+) -> MaskSearch:
     """A search from a dense ticket on digits."""
     ticket = make_ticket(
         architecture,
@@ -42,22 +48,22 @@ def make_search(
         rewind_step=rewind_step,
         recipe=recipe.to_dict(),
     )
-    return Search(ticket, fields.pop("data", digits()), recipe, seed, density, **fields)
+    return search_from(ticket, fields.pop("data", digits()), recipe, seed, density, **fields)
 
 
 def count(masks: Masks) -> int:
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def same(one: Found, other: Found) -> bool:
+def same(one: MaskResult, other: MaskResult) -> bool:
     return all(np.array_equal(mask, other.masks[name]) for name, mask in one.masks.items())
 
 
-def brief(method: str) -> Callable[[Search], Found]:
+def brief(method: str) -> Callable[[MaskSearch], MaskResult]:
     """The method, with few episodes where it has any."""
     if method == "amc":
-        return lambda search: FINDERS["amc"](search, 4, 4)  # type: ignore[call-arg]
-    return FINDERS[method]
+        return lambda search: finder("amc")(replace(search, options={"warm_up": 4, "episodes": 4}))
+    return finder(method)
 
 
 def test_the_cubic_schedule_by_hand() -> None:
@@ -143,17 +149,24 @@ def test_a_gradual_search_from_rewound_values_starts_at_their_step() -> None:
         gradual_magnitude.find(make_search(rewind_step=30))
 
 
+def trained_weights(spec: TrainSpec) -> NDArray[np.float32]:
+    """The first layer's, after a dense training."""
+    trained = lazy.train_dense(spec, SILENT, keep_weights=True)
+    assert trained.weights is not None
+    return trained.weights["fc1.weight"]
+
+
 def test_the_penalty_shrinks_weights_and_the_recipes_own_comes_first() -> None:
     """With a strong penalty nearly every weight is small, so other ones are the largest."""
     strong = make_search("regularised", recipe=replace(SMALL, l1=0.01))
     sizes = {
-        l1: np.abs(search.train_dense(replace(SMALL, l1=l1)).weights["fc1.weight"]).mean()  # type: ignore[index]
-        for l1, search in ((0.0, strong), (0.01, strong))
+        l1: np.abs(trained_weights(replace(strong.dense_spec, recipe=replace(SMALL, l1=l1)))).mean()
+        for l1 in (0.0, 0.01)
     }
     assert sizes[0.01] < 0.8 * sizes[0.0]
-    assert regularised.find(strong).measured["l1"] == 0.01
-    assert regularised.find(make_search("regularised")).measured["l1"] == regularised.PENALTY
-    assert not same(regularised.find(strong), FINDERS["one-shot"](make_search("one-shot")))
+    assert finder("regularised")(strong).measured["l1"] == 0.01
+    assert finder("regularised")(make_search("regularised")).measured["l1"] == RegularisedOptions().penalty
+    assert not same(finder("regularised")(strong), finder("one-shot")(make_search("one-shot")))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nirvana import zoo
-from nirvana.architecture import Architecture
-from nirvana.initial import default_laws, draw_all
+from nirvana.format.initial import default_laws, draw_all
 from nirvana.lab import build_module, load_values, read_values
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 
 
 def make_network(architecture: Architecture, seed: int = 3) -> nn.Module:

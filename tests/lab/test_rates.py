@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nirvana.errors import Invalid
-from nirvana.lab.verification.rates import plan_looks, ratio_interval, wilson
+from nirvana.verification.protocol import Look, alpha_of, plan_looks
+from nirvana.verification.statistics import ratio_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -29,10 +30,10 @@ def test_wilsons_interval_is_scipys(case: tuple[int, int]) -> None:
     assert wilson(successes, n) == pytest.approx((float(expected.low), float(expected.high)), abs=1e-9)
 
 
-def test_the_bootstrap_of_a_ratio_is_paired_and_the_same_every_time() -> None:
-    dense, ticket = [200.0, 240.0, 280.0, 220.0, 260.0], [100.0, 120.0, 140.0, 110.0, 130.0]
-    assert ratio_interval(dense, ticket) == (2.0, 2.0, 2.0), "pairs that differ by a factor leave no doubt"
-    mixed = [130.0, 100.0, 140.0, 110.0, 120.0]
+def test_the_bootstrap_of_a_ratio_is_the_same_every_time_and_takes_sides_of_two_lengths() -> None:
+    dense = [200.0, 240.0, 280.0, 220.0, 260.0]
+    assert ratio_interval([200.0] * 4, [100.0] * 5) == (2.0, 2.0, 2.0)
+    mixed = [130.0, 100.0, 140.0, 110.0, 120.0, 120.0]
     ratio, low, high = ratio_interval(dense, mixed)
     assert ratio == 2.0
     assert low < 2.0 < high
@@ -45,7 +46,7 @@ def test_the_bootstrap_interval_is_near_scipys() -> None:
     expected = stats.bootstrap(
         (x, y),
         lambda a, b, axis: a.mean(axis) / b.mean(axis),
-        paired=True,
+        paired=False,
         n_resamples=4000,
         method="percentile",
         rng=np.random.default_rng(2),
@@ -74,12 +75,23 @@ def test_looks_double_up_to_the_cap_and_end_there(replicates: int, cap: int | No
     assert [look.n for look in plan_looks(replicates, cap)] == sizes
 
 
-@given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 4 * n))))
-def test_no_plan_spends_more_than_alpha(case: tuple[int, int]) -> None:
-    looks = plan_looks(*case)
-    assert sum(look.alpha for look in looks) == pytest.approx(0.05)
-    assert all(one.n < two.n for one, two in itertools.pairwise(looks))
-    assert looks[-1].n == case[1]
+CASE = st.integers(1, 50).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 4 * n)))
+
+
+@given(st.lists(CASE, min_size=1, max_size=30))
+def test_no_number_of_verifications_of_an_exam_spends_more_than_alpha(cases: list[tuple[int, int]]) -> None:
+    looks: tuple[Look, ...] = ()
+    for case in cases:
+        planned = plan_looks(*case, looks)
+        assert (planned[0].first, planned[-1].n) == (looks[-1].n if looks else 0, planned[0].first + case[1])
+        looks = (*looks, *planned)
+    assert sum(look.alpha for look in looks) < 0.05
+    assert all(one.n == two.first < two.n for one, two in itertools.pairwise(looks))
+    assert all(one.alpha > two.alpha for one, two in itertools.pairwise(looks))
+
+
+def test_the_levels_of_all_looks_sum_to_alpha() -> None:
+    assert sum(alpha_of(look) for look in range(10_000)) == pytest.approx(0.05, abs=2e-6)
 
 
 @pytest.mark.parametrize(("replicates", "cap"), [(0, None), (5, 4), (5, 21), (-1, 3)])

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from nirvana import zoo
-from nirvana.architecture import Architecture
+from nirvana.engines import stacking_pays
 from nirvana.errors import Cancelled, Invalid, InvalidRecipe, Unavailable
-from nirvana.lab.replicates import Start, find_unstackable, stacking_pays, train_replicates
-from nirvana.lab.replicates.capture import capture
-from nirvana.lab.replicates.run import Run
-from nirvana.lab.train import train
-from nirvana.recipe import Recipe
+from nirvana.lab import train_replicates
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.tasks import TaskData
-from nirvana.training import TrainResult
+from nirvana.torch.stacked import find_unstackable
+from nirvana.torch.stacked.backend import StackedReplicates, capture
+from nirvana.training.recipe import Recipe
+from nirvana.training.spec import InitialState, TrainResult, TrainSpec
 from tests.factories import make_masks
-from tests.lab.small import SMALL, digits, few, network, values_of
+from tests.lab.small import SMALL, digits, few, network, train_dense, values_of
 
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": {"learning_rate": 0.05, "nesterov": True, "weight_decay": 0.01},
@@ -36,19 +36,19 @@ def recipe(**fields: Any) -> Recipe:
     return SMALL.override({"steps": 25, "evaluate_every": 1, **fields})
 
 
-def starts_of(architecture: Architecture, count: int = 3, step: int = 0) -> list[Start]:
+def starts_of(architecture: Architecture, count: int = 3, step: int = 0) -> list[InitialState]:
     """Replicates of other values, masks and orders; the last one keeps all."""
     masks = [make_masks(architecture, seed=seed) for seed in range(count - 1)] + [{}]
-    return [Start(values_of(architecture, seed), masks[seed], seed, step) for seed in range(count)]
+    return [InitialState(values_of(architecture, seed), masks[seed], seed, step) for seed in range(count)]
 
 
 def compare(
-    architecture: Architecture, starts: list[Start], data: TaskData, how: Recipe, **options: Any
+    architecture: Architecture, starts: list[InitialState], data: TaskData, how: Recipe, **options: Any
 ) -> tuple[list[TrainResult], list[TrainResult]]:
     """Results together and alone, told to be the same step by step."""
     together = train_replicates(architecture, starts, data, how, keep_weights=True, **options)
     alone = [
-        train(
+        train_dense(
             architecture,
             one.values,
             one.masks,
@@ -158,10 +158,10 @@ def test_a_replicate_that_fails_midway_names_its_step_and_keeps_its_curve() -> N
 
 
 def compare_failures(
-    architecture: Architecture, starts: list[Start], data: TaskData, how: Recipe
+    architecture: Architecture, starts: list[InitialState], data: TaskData, how: Recipe
 ) -> tuple[list[TrainResult], list[TrainResult]]:
     together = train_replicates(architecture, starts, data, how)
-    return together, [train(architecture, s.values, s.masks, data, how, s.order_seed) for s in starts]
+    return together, [train_dense(architecture, s.values, s.masks, data, how, s.order_seed) for s in starts]
 
 
 def bits(result: TrainResult) -> dict[str, bytes]:
@@ -187,12 +187,12 @@ def test_what_does_not_stack_is_trained_one_by_one() -> None:
     nodes.insert(-1, {"name": "drop", "op": "dropout", "rate": 0.3})
     dropped = Architecture.make("dropped", (1, 8, 8), nodes)
     assert find_unstackable(dropped) == (
-        "dropout (drop) is not among the ops that stack: flatten, linear, relu, gelu, tanh, conv1d, conv2d, "
-        "batch_norm, layer_norm, max_pool, avg_pool, global_avg_pool, add"
+        "dropout (drop) is not among the ops that stack: linear, conv2d, conv1d, batch_norm, layer_norm, "
+        "relu, gelu, tanh, flatten, global_avg_pool, max_pool, avg_pool, add"
     )
     starts, events = starts_of(dropped), list[dict[str, Any]]()
     found = train_replicates(dropped, starts, digits(), recipe(), progress=events.append)
-    alone = [train(dropped, s.values, s.masks, digits(), recipe(), s.order_seed) for s in starts]
+    alone = [train_dense(dropped, s.values, s.masks, digits(), recipe(), s.order_seed) for s in starts]
     assert [result.engine for result in found] == ["dense"] * 3
     assert [result.curve for result in found] == [result.curve for result in alone]
     assert {event["replicate"] for event in events} == {0, 1, 2}
@@ -240,17 +240,18 @@ def test_without_a_cuda_device_that_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_update_that_cannot_be_captured_runs_op_by_op_from_the_same_state(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def record(run: Run, static: torch.Tensor) -> None:
-        run.backward(static)
+    def record(backend: StackedReplicates, static: torch.Tensor) -> None:
+        backend.backward(static, 0)
         raise RuntimeError("an op that needs the host")
 
-    monkeypatch.setattr("nirvana.lab.replicates.capture._record", record)
+    monkeypatch.setattr("nirvana.torch.stacked.backend._record", record)
     architecture = zoo.build("resnet-20", (1, 8, 8), 10)
-    starts = starts_of(architecture, 2)
-    run = Run(architecture, starts, few(digits()), recipe(batch_size=8), torch.device("cpu"))
-    before = run.network.copies()
-    assert capture(run) == run.backward
-    assert all(torch.equal(before[name], tensor) for name, tensor in run.network.copies().items())
+    starts, data, how = starts_of(architecture, 2), few(digits()), recipe(batch_size=8)
+    specs = [TrainSpec(architecture, start, data, how) for start in starts]
+    backend = StackedReplicates(specs, torch.device("cpu"))
+    before = backend.network.copies()
+    assert capture(backend) == backend.backward
+    assert all(torch.equal(before[name], tensor) for name, tensor in backend.network.copies().items())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from nirvana.cost import Cost
+from nirvana import tasks
+from nirvana.format.ticket import Ticket
 from nirvana.lab import ArmResult, Barrier, judge
-from nirvana.protocol import ARMS, BADGES
-from nirvana.ticket import Ticket
-from tests.factories import make_ticket
+from nirvana.training.cost import Cost
+from nirvana.verification.protocol import ARMS, BADGES
+from nirvana.verification.verdicts import explain_examples, explain_measurement
+from tests.factories import RECIPE, make_ticket
 from tests.lab.test_evaluation import WINNING, arm, arms, stopping
 
 CHANCE = [0.10, 0.11, 0.09, 0.10, 0.12]
@@ -27,7 +29,11 @@ def reported(measured: list[ArmResult], ticket: Ticket | None = None, **fields: 
 
 
 def untrained(**changed: list[float]) -> list[ArmResult]:
-    return [arm(n, WINNING[n], untrained_accuracies=changed.get(n, CHANCE)) for n in ARMS]
+    measured = {name: changed.get(name, CHANCE) for name in ARMS}
+    return [
+        arm(n, WINNING[n], untrained_accuracies=values, untrained_test_accuracies=values)
+        for n, values in measured.items()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_stable_is_what_the_barrier_says() -> None:
     found = reported(arms(), stability=line)
     assert found["badges"]["STABLE"] is True
     assert found["stability"]["barriers"] == [0.01]
-    assert found["cost"]["seconds"] == 9
+    assert found["cost"]["seconds"] == len(ARMS) + 2
     assert reported(arms(), stability=dataclasses.replace(line, stable=False))["badges"]["STABLE"] is False
 
 
@@ -96,9 +102,9 @@ def test_cost_is_counted_in_dense_trainings_of_the_recipe() -> None:
     one = 3 * ticket.architecture.flops() * 20 * 60
     measured = [dataclasses.replace(a, cost=Cost(2.0, 1, one, one // 4, 1)) for a in arms()]
     found = reported(measured, ticket)["cost"]
-    assert found["dense_trainings"]["by_flops"] == pytest.approx(7 / 4)
-    assert found["dense_trainings"]["by_seconds"] == pytest.approx(14 / (2 / 5))
-    assert found["trainings"] == 35
+    assert found["dense_trainings"]["by_flops"] == pytest.approx(len(ARMS) / 4)
+    assert found["dense_trainings"]["by_seconds"] == pytest.approx(2 * len(ARMS) / (2 / 5))
+    assert found["trainings"] == 5 * len(ARMS)
     cached = [
         dataclasses.replace(a, cost=Cost(), cached_cost=Cost(2.0, 1, one, 9, 1), cached=[True] * 5)
         if a.arm != "ticket"
@@ -109,7 +115,7 @@ def test_cost_is_counted_in_dense_trainings_of_the_recipe() -> None:
     assert found["trainings"] == 5
     assert found["dense_trainings"]["by_flops"] == pytest.approx(1 / 4)
     assert found["dense_trainings"]["by_seconds"] == pytest.approx(2 / (2 / 5))
-    assert found["cached"]["seconds"] == 12
+    assert found["cached"]["seconds"] == 2 * (len(ARMS) - 1)
 
 
 def test_a_supermask_reaches_its_claim_untrained_and_its_controls_do_not() -> None:
@@ -133,3 +139,34 @@ def test_what_is_no_supermask_says_why(claimed: float, measured: dict[str, list[
     found = reported(untrained(**measured), ticket)["tracks"]["supermask"]
     assert found["verdict"] == "NOT_SUPERMASK"
     assert why in found["reason"]
+
+
+def test_examples_are_those_of_the_ticket_s_recipe_beside_the_reference_s() -> None:
+    longer = {"steps": 5 * RECIPE.steps, "batch_size": RECIPE.batch_size}
+    ticket = make_ticket(recipe=RECIPE.to_dict() | longer)
+    reference = tasks.get("digits").reference_recipe(ticket.architecture)
+    examples = reported(arms(), ticket, task="digits")["examples"]
+    assert examples == {
+        "ticket": 5 * RECIPE.steps * RECIPE.batch_size,
+        "reference": reference.steps * reference.batch_size,
+    }
+
+
+@pytest.mark.parametrize(("own", "words"), [(36, ["2.4"]), (15, []), (1, [])])
+def test_only_a_recipe_that_takes_more_than_the_reference_is_said_to(own: int, words: list[str]) -> None:
+    body = {"examples": {"ticket": own, "reference": 15}}
+    sentences = [f"trained on {times} times the examples of the reference recipe" for times in words]
+    assert list(explain_examples(body)) == sentences
+    assert list(explain_examples({})) == list(explain_examples({"examples": None})) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "sentence"),
+    [
+        ("digits", 300, "measured on 300 sealed rows, which no download has, but which are public elsewhere"),
+        ("somebody-elses", 300, "measured on 300 sealed rows, which no download has"),
+        ("mnist", 0, "measured on the task's test set, which is public"),
+    ],
+)
+def test_it_is_said_on_which_rows_a_verdict_was_measured(task: str, rows: int, sentence: str) -> None:
+    assert list(explain_measurement({"task": task, "sealed_rows": rows})) == [sentence]

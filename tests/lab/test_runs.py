@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from nirvana.format.ticket import Ticket
 from nirvana.lab import ArmResult, RunCache, run_arm
-from nirvana.lab.verification.runs import home_cache
-from nirvana.ticket import Ticket
+from nirvana.verification.runs import find_cache
 from tests.factories import make_ticket
 from tests.lab.small import SMALL, digits, few
 
@@ -90,8 +90,8 @@ CHANGES: dict[str, Any] = {
 @pytest.mark.parametrize("changed", CHANGES)
 def test_another_training_is_another_run(cache: RunCache, changed: str) -> None:
     ticket: Ticket = make_ticket()
-    run_arm(ticket, "dense", digits(), replicates=1, cache=cache)
-    found = run_arm(CHANGES[changed](ticket), "dense", digits(), replicates=1, cache=cache)
+    run_arm(ticket, "random", digits(), replicates=1, cache=cache)
+    found = run_arm(CHANGES[changed](ticket), "random", digits(), replicates=1, cache=cache)
     assert found.cached == [False]
 
 
@@ -114,7 +114,7 @@ BROKEN: dict[str, Any] = {
     "no share": lambda text: text.replace('"accuracy": 0', '"accuracy": 7'),
     "a word": lambda text: text.replace('"early_stop_step": ', '"early_stop_step": "x", "y": '),
     "another key": lambda text: text.replace('"key": "', '"key": "0'),
-    "another format": lambda text: text.replace("nirvana-run/1", "nirvana-run/9"),
+    "another format": lambda text: text.replace("nirvana-run/2", "nirvana-run/9"),
     "too long": lambda text: text + " " * 2**20,
 }
 
@@ -146,4 +146,5 @@ def test_a_failed_run_is_kept_as_failed(cache: RunCache) -> None:
 
 def test_the_cache_of_this_user_lies_in_its_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NIRVANA_HOME", str(tmp_path))
-    assert home_cache().folder == tmp_path / "runs"
+    assert find_cache("home") == RunCache(tmp_path / "runs")
+    assert find_cache(None) is None

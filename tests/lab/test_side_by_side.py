@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nirvana.architecture import Architecture
 from nirvana.environment import _count_cores, count_threads
 from nirvana.errors import Cancelled, Invalid
-from nirvana.initial import default_laws
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
 from nirvana.lab import ARMS, ArmResult, RunCache, run_arm, verify
-from nirvana.lab.verification import pieces, running
-from nirvana.lab.verification.running import arm_keys, run_arms
-from nirvana.lab.verification.threads import Work, work_off
-from nirvana.ticket import Ticket
+from nirvana.networks.architecture import Architecture
+from nirvana.training.events import OnProgress, Reporter, ShouldStop
+from nirvana.training.recipe import Recipe
+from nirvana.verification import batches, running
+from nirvana.verification.arms import ArmConfig
+from nirvana.verification.running import Work, arm_keys, work_off
 from tests.factories import make_masks, make_ticket
 from tests.lab.small import SMALL, digits, network
 
 GELU_RECIPE = SMALL.override({"steps": 10, "evaluate_every": 5})
+
+
+def train_arms(
+    ticket: Ticket,
+    arms: Sequence[str],
+    replicates: int,
+    progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+    **options: Any,
+) -> dict[str, ArmResult]:
+    """Arms of a ticket of digits by its own recipe."""
+    config = ArmConfig(ticket, "ticket", digits(), Recipe.from_dict(dict(ticket.recipe)))
+    return running.run_arms(config, arms, range(replicates), Reporter(progress, should_stop), **options)
 
 
 def numbers(found: dict[str, ArmResult]) -> dict[str, Any]:
@@ -50,35 +65,34 @@ def test_any_number_of_threads_measures_the_same(tmp_path: Path, cached: bool) -
     for threads in (1, 2, 5):
         cache = RunCache(tmp_path / str(threads)) if cached else None
         for _ in range(1 + cached):
-            found = run_arms(ticket, ARMS, digits(), replicates=3, cache=cache, threads=threads)
+            found = train_arms(ticket, ARMS, 3, cache=cache, threads=threads)
             results.append(numbers(found))
     assert all(result == results[cached] for result in results[cached :: 1 + cached])
     assert results[0] == results[1 + cached]
 
 
 def test_a_ticket_that_keeps_all_finds_its_own_runs_as_in_a_row(tmp_path: Path) -> None:
-    """Dense, ticket and the masked controls follow from the same things there, and so share keys."""
+    """The ticket and the masked controls follow from the same things there, and so share keys."""
     ticket = make_ticket(density=1.0)
     results = [
-        numbers(run_arms(ticket, ARMS, digits(), replicates=2, cache=RunCache(tmp_path / str(n)), threads=n))
-        for n in (1, 4)
+        numbers(train_arms(ticket, ARMS, 2, cache=RunCache(tmp_path / str(n)), threads=n)) for n in (1, 4)
     ]
     assert results[0] == results[1]
     assert results[0]["shuffle"]["cached"] == [True, True]
-    assert results[0]["ticket"]["repeated"] == 2
+    assert results[0]["random"]["cached"] == [True, True]
 
 
 def test_a_verification_measures_the_same_and_counts_replicates_over_all_arms() -> None:
     ticket, seen = make_ticket(density=0.1), list[Any]()
+    baselines = {"dense": range(1000, 1004), "reference": range(4)}
     for threads in (1, 3):
         events = list[dict[str, Any]]()
-        found = verify(ticket, replicates=2, cache=None, threads=threads, progress=events.append)
+        found = verify(ticket, replicates=2, seed=0, cache=None, threads=threads, progress=events.append)
         told = [event for event in events if event["kind"] == "arm"]
-        assert [event["done"] for event in told] == list(range(1, 15))
-        assert {event["total"] for event in told} == {14}
-        assert {(event["arm"], event["replicate"]) for event in told} == {
-            (a, j) for a in ARMS for j in (0, 1)
-        }
+        assert [event["done"] for event in told] == list(range(1, 23))
+        assert {event["total"] for event in told} == {22}
+        expected = {(arm, j) for arm in ARMS for j in baselines.get(arm, range(2))}
+        assert {(event["arm"], event["replicate"]) for event in told} == expected
         seen.append({**found.to_dict(), "cost": 0})
     assert seen[0] == seen[1]
 
@@ -92,7 +106,7 @@ def test_progress_is_called_by_one_thread_at_a_time() -> None:
         np.random.default_rng(0).normal(size=20_000).sort()
         inside[0] -= 1
 
-    run_arms(make_ticket(), ARMS, digits(), replicates=2, progress=progress, threads=6)
+    train_arms(make_ticket(), ARMS, 2, progress=progress, threads=6)
     assert most == [1]
 
 
@@ -107,7 +121,7 @@ def test_a_stop_reaches_every_thread(threads: int) -> None:
 
     before = threading.active_count()
     with pytest.raises(Cancelled):
-        run_arms(make_ticket(), ARMS, digits(), replicates=5, should_stop=should_stop, threads=threads)
+        train_arms(make_ticket(), ARMS, 5, should_stop=should_stop, threads=threads)
     assert asked[0] < 60
     assert threading.active_count() == before
 
@@ -121,7 +135,7 @@ def test_an_exception_in_one_training_stops_the_others_and_is_the_one_raised() -
 
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="of a caller's"):
-        run_arms(long, ["ticket", "reinit", "shuffle"], digits(), replicates=2, progress=progress, threads=4)
+        train_arms(long, ["ticket", "reinit", "shuffle"], 2, progress=progress, threads=4)
     assert threading.active_count() == before
 
 
@@ -129,13 +143,13 @@ def test_an_arm_of_five_on_the_dense_engine_is_stacked_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines = list[Any]()
-    plain = pieces.run_piece
+    plain = batches.run_batch
 
-    def watched(piece: Any, *arguments: Any) -> Any:
-        engines.append((piece.engine, *piece.seeds))
-        return plain(piece, *arguments)
+    def watched(batch: batches.Batch, *arguments: Any) -> Any:
+        engines.append((batch.engine, *batch.seeds))
+        return plain(batch, *arguments)
 
-    monkeypatch.setattr(running, "run_piece", watched)
+    monkeypatch.setattr(running, "run_batch", watched)
     ticket, cache, events = gelu_ticket(), RunCache(tmp_path), list[dict[str, Any]]()
     first = run_arm(ticket, "dense", digits(), replicates=range(4, 11), cache=cache, progress=events.append)
     assert engines == [("dense", 4), ("stacked", 5, 6, 7, 8, 9), ("dense", 10)]
@@ -146,14 +160,14 @@ def test_an_arm_of_five_on_the_dense_engine_is_stacked_and_others_are_not(
     assert again.cached == [True] * 5
     assert again.accuracies == first.accuracies[1:6]
     assert run_arm(ticket, "dense", digits(), replicates=range(6, 7), cache=cache).cached == [False]
-    keys = arm_keys(ticket, "dense", digits(), GELU_RECIPE, range(5, 10))
+    keys = arm_keys(ArmConfig(ticket, "dense", digits(), GELU_RECIPE), range(5, 10))
     assert all(cache.path(key).exists() for key in keys)
 
 
 def test_a_stack_that_the_cache_has_in_part_is_trained_again_and_is_the_same(tmp_path: Path) -> None:
     ticket, cache = gelu_ticket(), RunCache(tmp_path)
     first = run_arm(ticket, "ticket", digits(), replicates=5, cache=cache)
-    cache.path(arm_keys(ticket, "ticket", digits(), GELU_RECIPE, range(5))[2]).unlink()
+    cache.path(arm_keys(ArmConfig(ticket, "ticket", digits(), GELU_RECIPE), range(5))[2]).unlink()
     again = run_arm(ticket, "ticket", digits(), replicates=5, cache=cache)
     assert (again.repeated, again.differing, again.cached) == (4, 0, [False] * 5)
     assert again.accuracies == first.accuracies

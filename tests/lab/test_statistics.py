@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nirvana.lab.verification.statistics import holm, paired_difference, welch_difference
+from nirvana.verification.statistics import holm, paired_difference, welch_difference
 
 nearly_identical = pytest.mark.filterwarnings("ignore:Precision loss occurred:RuntimeWarning")  # scipy's
 accuracies = st.integers(0, 500).map(lambda right: right / 500)

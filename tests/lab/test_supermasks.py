@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from nirvana.architecture import Architecture
 from nirvana.errors import Cancelled, InvalidTicket, TrainingFailed
-from nirvana.initial import default_laws
+from nirvana.format.initial import default_laws
+from nirvana.format.ticket import Ticket
 from nirvana.lab import find, train
-from nirvana.lab.methods import FINDERS, Found, Search
-from nirvana.lab.methods.edge_popup import keep_top
-from nirvana.lab.methods.score_learning import scale_of, uniform_counts, validation_accuracy
-from nirvana.lab.methods.supermask import bernoulli, hold
-from nirvana.recipe import Recipe
+from nirvana.networks.architecture import Architecture
+from nirvana.pruning.search import MaskResult, MaskSearch
 from nirvana.tasks import TaskData
-from nirvana.ticket import Ticket
-from tests.lab.small import SMALL, digits, few, network
+from nirvana.torch.methods.edge_popup import keep_top
+from nirvana.torch.methods.score_learning import scale_of, uniform_counts, validation_accuracy
+from nirvana.torch.methods.supermask import bernoulli, hold
+from nirvana.training.recipe import Recipe
+from tests.lab.small import SMALL, digits, few, finder, network, search_from
 
 METHODS = ("supermask", "edge-popup")
 DENSITY = 0.2
@@ -34,22 +34,22 @@ def search_of(
     data: TaskData | None = None,
     recipe: Recipe = SMALL,
     **fields: Any,
-) -> Search:
+) -> MaskSearch:
     """A search of digits from a seed's dense start."""
     graph = architecture or network("mlp-32")
     prunable, laws = fields.pop("prunable", None), default_laws(graph)
     ticket = Ticket.create(
         graph, {}, task="digits", recipe=recipe.to_dict(), laws=laws, seed=seed, prunable=prunable
     )
-    return Search(ticket, data or digits(), recipe, seed, density, **fields)
+    return search_from(ticket, data or digits(), recipe, seed, density, **fields)
 
 
 @functools.cache
-def found_by(method: str, seed: int = 0) -> Found:
-    return FINDERS[method](search_of(seed=seed))
+def found_by(method: str, seed: int = 0) -> MaskResult:
+    return finder(method)(search_of(seed=seed))
 
 
-def are_equal(one: Found, other: Found) -> bool:
+def are_equal(one: MaskResult, other: MaskResult) -> bool:
     return all(np.array_equal(mask, other.masks[name]) for name, mask in one.masks.items())
 
 
@@ -93,7 +93,7 @@ def test_the_highest_scores_by_size_are_kept_and_the_gradient_passes_to_all() ->
 @pytest.mark.parametrize("method", METHODS)
 def test_a_supermask_beats_random_masks_without_training(method: str) -> None:
     search, masks = search_of(), found_by(method).masks
-    random = [FINDERS["random"](search_of(seed=seed)).masks for seed in range(5)]
+    random = [finder("random")(search_of(seed=seed)).masks for seed in range(5)]
     assert validation_accuracy(search, masks) > 0.75
     assert max(validation_accuracy(search, mask) for mask in random) < 0.4
 
@@ -103,7 +103,7 @@ def test_counts_are_exact_and_densities_even(method: str) -> None:
     search, masks = search_of(), found_by(method).masks
     counts = {name: int(mask.sum()) for name, mask in masks.items()}
     assert counts == uniform_counts(search)
-    assert sum(counts.values()) == search.keep == round(DENSITY * search.ticket.total)
+    assert sum(counts.values()) == search.keep == round(DENSITY * search.ticket.prunable_total)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -125,7 +125,7 @@ def test_ten_drawn_masks_score_about_as_the_final_one() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_seed_decides_the_mask_whatever_torchs_generator_holds(method: str) -> None:
     torch.manual_seed(7)
-    again = FINDERS[method](search_of())
+    again = finder(method)(search_of())
     assert are_equal(again, found_by(method))
     assert again.measured == found_by(method).measured
     assert not are_equal(again, found_by(method, seed=1))
@@ -136,7 +136,7 @@ def test_neither_validation_nor_test_data_decide_the_mask(method: str) -> None:
     data = digits()
     names = ("validation_x", "test_x")
     blind = data._replace(**{name: np.full_like(getattr(data, name), np.nan) for name in names})
-    assert are_equal(FINDERS[method](search_of(data=blind)), found_by(method))
+    assert are_equal(finder(method)(search_of(data=blind)), found_by(method))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -163,7 +163,7 @@ def test_convolutions_and_attention_are_masked_too(method: str) -> None:
     search = search_of(
         Architecture.make("mixed", (8, 8), nodes), 0.5, data=rows, recipe=recipe, prunable=prunable
     )
-    masks = FINDERS[method](search).masks
+    masks = finder(method)(search).masks
     assert tuple(masks) == prunable
     assert sum(int(mask.sum()) for mask in masks.values()) == search.keep
 
@@ -176,14 +176,14 @@ def test_weights_are_scaled_only_where_that_changes_no_prediction() -> None:
     values = chain.values | {"fc1.bias": np.ones(32, np.float32)}
     fields: dict[str, Any] = {"task": "digits", "recipe": SMALL.to_dict(), "laws": default_laws(graph)}
     rewound = Ticket.create(graph, {}, stored=values, rewind_step=3, **fields)
-    assert scale_of(Search(rewound, chain.data, SMALL, 0, 0.25)) == 1
+    assert scale_of(MaskSearch(rewound, chain.data, SMALL, 0, 0.25)) == 1
 
 
 def test_another_criterion_is_that_of_one_training() -> None:
     recipe = SMALL.override({"steps": 100, "pruning": {"criterion": "large_final_same_sign"}})
     search = search_of(recipe=recipe)
-    found = FINDERS["supermask"](search)
-    assert are_equal(found, FINDERS["one-shot"](search))
+    found = finder("supermask")(search)
+    assert are_equal(found, finder("one-shot")(search))
     assert list(found.measured) == ["untrained_validation_accuracy"]
     assert found.measured["untrained_validation_accuracy"] > 0.4
 
@@ -191,20 +191,20 @@ def test_another_criterion_is_that_of_one_training() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_fewer_weights_than_layers_is_an_error_that_names_a_layer(method: str) -> None:
     with pytest.raises(InvalidTicket, match=r"fc2\.weight would keep no weight"):
-        FINDERS[method](search_of(density=1.2 / network("mlp-32").total))
+        finder(method)(search_of(density=1.2 / network("mlp-32").prunable_total))
 
 
 def test_a_density_that_rounds_to_everything_keeps_everything() -> None:
     for method in METHODS:
         search = search_of(network("mlp-4"), 0.9999, data=few(digits()))
-        assert all(mask.all() for mask in FINDERS[method](search).masks.values())
+        assert all(mask.all() for mask in finder(method)(search).masks.values())
 
 
 def test_learning_tells_its_steps_and_can_be_cancelled() -> None:
     events: list[dict[str, Any]] = []
     search = search_of(progress=events.append, should_stop=lambda: len(events) == 2)
     with pytest.raises(Cancelled, match="step 50 of 1000"):
-        FINDERS["edge-popup"](search)
+        finder("edge-popup")(search)
     assert [(event["kind"], event["done"], event["total"]) for event in events] == [
         ("search", 25, 1000),
         ("search", 50, 1000),
@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_names_the_step() -> None:
     data = digits()
     broken = data._replace(train_x=np.full_like(data.train_x, np.inf))
     with pytest.raises(TrainingFailed, match="not finite at step 0"):
-        FINDERS["supermask"](search_of(data=broken))
+        finder("supermask")(search_of(data=broken))
 
 
 def test_a_ticket_that_was_found_so_claims_its_untrained_accuracy() -> None:
@@ -223,4 +223,4 @@ def test_a_ticket_that_was_found_so_claims_its_untrained_accuracy() -> None:
     (ticket,) = report.tickets[-1:]
     claims = {claim["metric"]: claim["value"] for claim in ticket.claims}
     assert claims["untrained_test_accuracy"] > 0.85
-    assert are_equal(Found(dict(ticket.masks)), found_by("edge-popup"))
+    assert are_equal(MaskResult(dict(ticket.masks)), found_by("edge-popup"))

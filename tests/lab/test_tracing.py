@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from nirvana.architecture import Architecture
 from nirvana.errors import InvalidArchitecture
 from nirvana.lab import build_module, load_values
-from nirvana.lab.tracing import trace, trace_values
+from nirvana.networks.architecture import Architecture
+from nirvana.torch.tracing import trace, trace_values
 
 Forward = Callable[[Any, Tensor], Any]
 

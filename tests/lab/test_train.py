@@ -12,15 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nirvana.cost import training_flops
+from nirvana.engines import advance
 from nirvana.errors import Cancelled
-from nirvana.initial import epoch_order
-from nirvana.lab import environment
-from nirvana.lab.train import advance, train
-from nirvana.recipe import Recipe
-from nirvana.training import batch_indices, learning_rate
+from nirvana.format.initial import epoch_order
+from nirvana.training.cost import environment, training_flops
+from nirvana.training.recipe import Recipe, learning_rate
+from nirvana.training.schedule import batch_indices
 from tests.factories import make_masks
-from tests.lab.small import SMALL, digits, few, network, values_of
+from tests.lab.small import SMALL, digits, few, network, spec_of, train_dense, values_of
 
 OPTIMIZERS = [
     {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
@@ -37,7 +36,7 @@ def recipe(**fields: Any) -> Recipe:
 def test_pruned_weights_are_0_after_training_and_kept_ones_move(fields: dict[str, Any]) -> None:
     architecture = network()
     masks, values = make_masks(architecture), values_of(architecture)
-    found = train(architecture, values, masks, digits(), recipe(**fields), 0, keep_weights=True)
+    found = train_dense(architecture, values, masks, digits(), recipe(**fields), 0, keep_weights=True)
     assert found.weights is not None
     for name, mask in masks.items():
         assert not found.weights[name][~mask].any()
@@ -46,7 +45,7 @@ def test_pruned_weights_are_0_after_training_and_kept_ones_move(fields: dict[str
 
 def test_training_learns_and_records_the_first_least_validation_loss() -> None:
     architecture = network("mlp-32")
-    found = train(architecture, values_of(architecture), {}, digits(), recipe(steps=100), 0)
+    found = train_dense(architecture, values_of(architecture), {}, digits(), recipe(steps=100), 0)
     losses = [loss for _, _, loss, _ in found.curve]
     assert [step for step, *_ in found.curve] == list(range(0, 101, 10))
     assert found.early_stop_step == found.curve[int(np.argmin(losses))][0]
@@ -57,15 +56,15 @@ def test_training_learns_and_records_the_first_least_validation_loss() -> None:
 
 def test_the_last_step_is_looked_at_when_it_is_no_multiple() -> None:
     architecture = network()
-    found = train(architecture, values_of(architecture), {}, digits(), recipe(steps=25), 0)
+    found = train_dense(architecture, values_of(architecture), {}, digits(), recipe(steps=25), 0)
     assert [step for step, *_ in found.curve] == [0, 10, 20, 25]
 
 
 def test_the_test_data_decide_nothing() -> None:
     architecture, data = network(), digits()
     odd = data._replace(test_y=np.roll(data.test_y, 1))
-    one = train(architecture, values_of(architecture), {}, data, SMALL, 0)
-    other = train(architecture, values_of(architecture), {}, odd, SMALL, 0)
+    one = train_dense(architecture, values_of(architecture), {}, data, SMALL, 0)
+    other = train_dense(architecture, values_of(architecture), {}, odd, SMALL, 0)
     assert one.curve == other.curve
     assert one.early_stop_step == other.early_stop_step
     assert one.early_stop_test_accuracy != other.early_stop_test_accuracy
@@ -74,7 +73,7 @@ def test_the_test_data_decide_nothing() -> None:
 def test_the_loop_does_what_a_plain_pytorch_loop_does() -> None:
     architecture, data, order_seed = network(), digits(), 5
     values = values_of(architecture)
-    found = train(architecture, values, {}, data, SMALL, order_seed, keep_weights=True)
+    found = train_dense(architecture, values, {}, data, SMALL, order_seed, keep_weights=True)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
     for parameter, array in zip(plain.parameters(), values.values(), strict=True):
         parameter.data.copy_(torch.from_numpy(array))
@@ -96,7 +95,7 @@ def test_the_loop_does_what_a_plain_pytorch_loop_does() -> None:
 def test_one_seed_gives_the_same_bits_and_another_does_not() -> None:
     architecture = network()
     one, same, other = (
-        train(architecture, values_of(architecture), {}, digits(), SMALL, seed, keep_weights=True)
+        train_dense(architecture, values_of(architecture), {}, digits(), SMALL, seed, keep_weights=True)
         for seed in (1, 1, 2)
     )
     assert one.weights is not None
@@ -108,7 +107,7 @@ def test_one_seed_gives_the_same_bits_and_another_does_not() -> None:
 
 
 def test_dropout_follows_the_order_seed_and_not_the_process() -> None:
-    from nirvana.architecture import Architecture
+    from nirvana.networks.architecture import Architecture
 
     nodes = [dict(node) for node in network().nodes]
     nodes.insert(-1, {"name": "drop", "op": "dropout", "rate": 0.3})
@@ -116,7 +115,7 @@ def test_dropout_follows_the_order_seed_and_not_the_process() -> None:
     curves = []
     for noise in range(2):
         torch.manual_seed(noise)
-        curves.append(train(architecture, values_of(architecture), {}, digits(), SMALL, 3).curve)
+        curves.append(train_dense(architecture, values_of(architecture), {}, digits(), SMALL, 3).curve)
     assert curves[0] == curves[1]
 
 
@@ -138,9 +137,9 @@ def test_batches_from_a_later_step_are_the_same_ones(start_step: int, batch_size
 def test_training_from_step_k_goes_on_where_k_dense_steps_ended() -> None:
     """Without momentum nothing but the weights passes over the seam."""
     architecture, data, plain = network("mlp-32"), digits(), recipe(momentum=0.0, warmup_steps=20)
-    whole = train(architecture, values_of(architecture), {}, data, plain, 4, keep_weights=True)
-    values, is_finite = advance(architecture, values_of(architecture), data, plain, 4, 13)
-    rest = train(architecture, values, {}, data, plain, 4, start_step=13, keep_weights=True)
+    whole = train_dense(architecture, values_of(architecture), {}, data, plain, 4, keep_weights=True)
+    values, is_finite = advance(spec_of(architecture, values_of(architecture), {}, data, plain, 4), 13)
+    rest = train_dense(architecture, values, {}, data, plain, 4, start_step=13, keep_weights=True)
     assert is_finite
     assert whole.weights is not None
     assert rest.weights is not None
@@ -151,16 +150,16 @@ def test_training_from_step_k_goes_on_where_k_dense_steps_ended() -> None:
 def test_rewinding_carries_running_statistics() -> None:
     architecture = network("resnet-20")
     data = few(digits(), 16)
-    values, _ = advance(architecture, values_of(architecture), data, recipe(batch_size=8), 0, 2)
+    values, _ = advance(spec_of(architecture, values_of(architecture), {}, data, recipe(batch_size=8)), 2)
     assert set(values) == {*architecture.parameters, *architecture.buffers}
     assert values["norm.running_mean"].any()
-    found = train(architecture, values, {}, data, recipe(batch_size=8, steps=3), 0, start_step=2)
+    found = train_dense(architecture, values, {}, data, recipe(batch_size=8, steps=3), 0, start_step=2)
     assert not found.failed
 
 
 def test_a_loss_that_is_not_finite_is_shown_and_counts_as_chance() -> None:
     architecture = network()
-    found = train(architecture, values_of(architecture), {}, digits(), recipe(learning_rate=1e30), 0)
+    found = train_dense(architecture, values_of(architecture), {}, digits(), recipe(learning_rate=1e30), 0)
     assert found.failed
     assert found.failed_step is not None
     assert found.failed_step < 30
@@ -172,7 +171,7 @@ def test_a_loss_that_is_not_finite_is_shown_and_counts_as_chance() -> None:
 def test_cancelling_stops_before_the_next_update() -> None:
     architecture, asked = network(), iter(range(100))
     with pytest.raises(Cancelled, match="step 3 of 30"):
-        train(
+        train_dense(
             architecture,
             values_of(architecture),
             {},
@@ -185,7 +184,7 @@ def test_cancelling_stops_before_the_next_update() -> None:
 
 def test_progress_ends_with_the_last_point() -> None:
     architecture, events = network(), list[dict[str, Any]]()
-    train(architecture, values_of(architecture), {}, digits(), SMALL, 0, progress=events.append)
+    train_dense(architecture, values_of(architecture), {}, digits(), SMALL, 0, progress=events.append)
     assert events[-1]["kind"] == "point"
     assert (events[-1]["done"], events[-1]["total"], events[-1]["step"]) == (30, 30, 30)
     assert 0 <= events[-1]["validation_accuracy"] <= 1
@@ -201,7 +200,7 @@ def test_schedules_and_warm_up() -> None:
 
 
 def test_cost_counts_multiply_adds_of_kept_weights_three_times_over() -> None:
-    from nirvana import zoo
+    from nirvana.networks import zoo
 
     lenet = zoo.build("lenet-300-100", (1, 28, 28), 10)
     dense, sparse = training_flops(lenet, {}, 600_000)
@@ -213,7 +212,7 @@ def test_cost_counts_multiply_adds_of_kept_weights_three_times_over() -> None:
 
 def test_every_result_says_what_it_cost_and_where() -> None:
     architecture = network()
-    found = train(architecture, values_of(architecture), make_masks(architecture), digits(), SMALL, 0)
+    found = train_dense(architecture, values_of(architecture), make_masks(architecture), digits(), SMALL, 0)
     assert found.cost.images == 30 * 32
     assert found.flops_sparse < found.flops_dense
     assert found.seconds > 0
@@ -227,7 +226,7 @@ def test_training_leaves_torchs_settings_and_random_numbers_as_they_were() -> No
     expected = torch.rand(3)
     torch.manual_seed(7)
     threads = torch.get_num_threads()
-    train(architecture, values_of(architecture), {}, digits(), SMALL, 0)
+    train_dense(architecture, values_of(architecture), {}, digits(), SMALL, 0)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()

@@ -11,13 +11,13 @@ import pytest
 
 from nirvana import tasks
 from nirvana.errors import InvalidArchitecture, InvalidRecipe
-from nirvana.initial import draw_all
+from nirvana.format.initial import draw_all
+from nirvana.format.ticket import Ticket
 from nirvana.lab import find, first_ticket, run_arm, transfer, transfer_matrix
-from nirvana.lab.verification.statistics import Difference
-from nirvana.lab.verification.transfer import _decide, fit_to
 from nirvana.tasks import Task
-from nirvana.ticket import Ticket
-from tests.factories import make_ticket
+from nirvana.verification.statistics import Difference
+from nirvana.verification.transfer import _decide, fit_to
+from tests.factories import make_ticket, torch_ticket
 from tests.lab.small import SMALL, digits, network
 
 DIGITS = tasks.get("digits")
@@ -53,6 +53,18 @@ def test_other_classes_get_a_new_output_layer_that_is_kept_whole(stored: bool) -
     drawn = draw_all(fitted.architecture, source.start.laws, seed)
     assert np.array_equal(values["fc2.weight"], drawn["fc2.weight"])
     assert values["fc2.bias"].shape == (12,)
+
+
+@pytest.mark.parametrize("order", [(), ("fc2", "fc1")])
+def test_a_new_output_layer_leaves_a_torch_tickets_other_values_as_they_are(order: tuple[str, ...]) -> None:
+    """A wider layer that is constructed first would move every draw after it."""
+    source = torch_ticket(order=order)
+    fitted = fit_to(source, TWELVE, seed=5)
+    values, before = fitted.dense_initial_values() or {}, source.dense_initial_values() or {}
+    assert all(np.array_equal(values[name], before[name]) for name in ("fc1.weight", "fc1.bias"))
+    assert (values["fc2.weight"].shape, values["fc2.bias"].shape) == ((12, 16), (12,))
+    assert 0 < np.abs(values["fc2.bias"]).max() <= 0.25
+    assert fit_to(source, renamed("other")).digest == source.digest
 
 
 def test_survivors_of_a_rewound_ticket_are_carried_over() -> None:

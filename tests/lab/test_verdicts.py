@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nirvana.lab.verification.verdicts import Findings, decide
-from nirvana.protocol import CONTROLS, VERDICTS
+from nirvana.verification.protocol import CONTROLS, VERDICTS
+from nirvana.verification.verdicts import Findings, decide
 
 HELD = dict.fromkeys(CONTROLS, True)
 NOT_HELD = dict.fromkeys(CONTROLS, False)
@@ -18,7 +18,7 @@ NOT_BEATEN = dict.fromkeys(CONTROLS, False)
 
 def findings(**fields: Any) -> Findings:
     """Those of a winning ticket, with some of them changed."""
-    best: dict[str, Any] = {"replicates": 5, "matches_dense": True, "holds": NOT_HELD, "beaten": BEATEN}
+    best: dict[str, Any] = {"replicates": 5, "matches": True, "holds": NOT_HELD, "beaten": BEATEN}
     return Findings(**(best | fields))
 
 
@@ -26,18 +26,18 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("INVALID", {"invalid": "trained weights"}),
     ("INVALID", {"invalid": "trained weights", "replicates": 1}),
     ("INCONCLUSIVE", {"replicates": 1}),
-    ("INCONCLUSIVE", {"dense_failed": 3}),
-    ("INCONCLUSIVE", {"dense_failed": 5, "random_matches_dense": True}),
-    ("WINNING", {"dense_failed": 2}),
-    ("NOT_MATCHING", {"below_dense": True, "matches_dense": False}),
-    ("INCONCLUSIVE", {"matches_dense": False}),
-    ("INCONCLUSIVE", {"matches_dense": False, "random_matches_dense": True, "holds": HELD}),
-    ("TRIVIAL", {"random_matches_dense": True, "holds": HELD, "beaten": NOT_BEATEN}),
-    ("WINNING", {"random_matches_dense": True}),
-    ("LAYER_RATIO_ONLY", {"random_matches_dense": True, "holds": HELD | {"random": False}}),
+    ("INCONCLUSIVE", {"dense_failed": 0.6}),
+    ("INCONCLUSIVE", {"dense_failed": 1.0, "random_matches": True}),
+    ("WINNING", {"dense_failed": 0.5}),
+    ("NOT_MATCHING", {"below": ("dense",), "matches": False}),
+    ("INCONCLUSIVE", {"matches": False}),
+    ("INCONCLUSIVE", {"matches": False, "random_matches": True, "holds": HELD}),
+    ("TRIVIAL", {"random_matches": True, "holds": HELD, "beaten": NOT_BEATEN}),
+    ("WINNING", {"random_matches": True}),
+    ("LAYER_RATIO_ONLY", {"random_matches": True, "holds": HELD | {"random": False}}),
     (
         "MATCHING_UNRESOLVED",
-        {"random_matches_dense": True, "beaten": BEATEN | {"random": False}},
+        {"random_matches": True, "beaten": BEATEN | {"random": False}},
     ),
     ("LAYER_RATIO_ONLY", {"holds": NOT_HELD | {"reinit": True, "shuffle": True}, "beaten": NOT_BEATEN}),
     ("STRUCTURE_ONLY", {"holds": NOT_HELD | {"reinit": True}, "beaten": BEATEN | {"reinit": False}}),
@@ -55,7 +55,15 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("MATCHING", {"rewind_step": 500}),
     ("MATCHING", {"rewind_step": 500, "stops_later": True}),
     ("MATCHING", {"stops_later": True}),
-    ("MATCHING", {"untestable": "its pruned weights are not stored"}),
+    ("NOT_MATCHING", {"below": ("reference",), "matches": False}),
+    ("MATCHING", {"starved": True}),
+    ("TRIVIAL", {"starved": True, "random_matches": True, "holds": HELD, "beaten": NOT_BEATEN}),
+    ("MATCHING", {"untestable": "its values are stored"}),
+    ("INCONCLUSIVE", {"alike": True}),
+    ("INVALID", {"alike": True, "invalid": "trained weights"}),
+    ("MATCHING", {"cut_off": ("ballast.weight",)}),
+    ("MATCHING", {"mostly_uncovered": True}),
+    ("MATCHING", {"needs_no_training": True}),
     ("WINNING", {}),
 ]
 
@@ -81,9 +89,9 @@ def test_every_outcome_lands_somewhere_and_winning_needs_everything() -> None:
             verdict, _ = decide(
                 Findings(
                     5,
-                    below_dense=below,
-                    matches_dense=not below,
-                    random_matches_dense=random_matches,
+                    below=("reference",) if below else (),
+                    matches=not below,
+                    random_matches=random_matches,
                     holds=holds,
                     beaten=beaten,
                     rewind_step=10 * rewound,

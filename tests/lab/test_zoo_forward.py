@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nirvana import zoo
-from nirvana.architecture import Architecture
 from nirvana.lab import build_module, load_values
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 
 
 def lenet_300_100() -> nn.Module:

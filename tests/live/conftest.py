@@ -11,8 +11,8 @@ from nirvana import lab
 from nirvana.cli import main
 from nirvana.cli.output import Output
 from nirvana.cli.up import Registry, start_registry
-from nirvana.client import Client
-from nirvana.ticket import Ticket
+from nirvana.client.rest import Client
+from nirvana.format.ticket import Ticket
 
 Nirvana = Callable[..., tuple[int, str, str]]
 

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nirvana.client import Client
-from nirvana.protocol import ARMS
-from nirvana.ticket import Ticket
+from nirvana import lab
+from nirvana.cli.up import Registry
+from nirvana.client.rest import Client
+from nirvana.format.ticket import Ticket
+from nirvana.verification.protocol import ARMS, BASELINES
 from tests.live.conftest import Nirvana
 
 
@@ -28,9 +31,52 @@ def test_push_search_show_and_pull(
     code, out, _ = nirvana("show", f"{owner}/by-hand", "--json")
     assert json.loads(out)["layers"][0]["name"] == "fc1.weight"
     assert f"{owner}/by-hand" in nirvana("show", f"{owner}/by-hand")[1]
+    code, out, _ = nirvana("show", levels[2].digest)
+    assert (code, f"{owner}/by-hand" in out) == (0, True), "a digest's listings"
+    code, out, _ = nirvana("show", levels[2].digest, "--json")
+    assert json.loads(out)["listings"][0]["is_first"]
     code, out, _ = nirvana("pull", f"{owner}/by-hand", "--out", str(tmp_path / "pulled.ticket"), "--json")
     assert code == 0
     assert (tmp_path / "pulled.ticket").read_bytes() == levels[2].to_bytes()
+
+
+def test_two_tickets_are_compared_and_one_is_cited(
+    nirvana: Nirvana, owner: str, levels: list[Ticket], tmp_path: Path
+) -> None:
+    levels[1].write(tmp_path / "one.ticket")
+    nirvana("push", str(tmp_path / "one.ticket"), "--name", "compared", "--json")
+    code, out, _ = nirvana("diff", f"{owner}/compared", str(tmp_path / "one.ticket"), "--json")
+    assert (code, json.loads(out)["jaccard"]) == (0, 1)
+    assert "beyond chance" in nirvana("diff", f"{owner}/compared", str(tmp_path / "one.ticket"))[1]
+    code, out, _ = nirvana("cite", f"{owner}/compared", "--format", "csl")
+    assert json.loads(out)[0]["URL"].endswith(f"/tickets/{owner}/compared")
+    code, _, talk = nirvana("verify-signature", f"{owner}/compared")
+    assert (code, "no verification yet" in talk) == (3, True)
+
+
+def test_old_headlines_are_measured_again_from_the_command_line(registry: Registry) -> None:
+    command = [sys.executable, "-m", "nirvana.cli", "admin", "reverify", "--task", "digits"]
+    done = subprocess.run([*command, "--dry-run", "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"dry_run": True, "enqueued": 0, "items": []}
+    assert done.stderr == "0 of 0 verifications would be enqueued\n"
+    assert subprocess.run([*command, "--limit", "0"], capture_output=True, check=False).returncode == 2
+
+
+def test_search_filters_as_the_service_does(nirvana: Nirvana, levels: list[Ticket], tmp_path: Path) -> None:
+    for number in (0, 2):
+        levels[number].write(tmp_path / f"{number}.ticket")
+        nirvana("push", str(tmp_path / f"{number}.ticket"), "--name", f"filtered-{number}")
+    for options, names in (
+        (("--max-kept", str(levels[2].kept)), {"filtered-2"}),
+        (("--min-density", "0.9", "--init", "seeded", "--min-created-at", "2020-01-01"), {"filtered-0"}),
+        (("--license", levels[0].license, "--include-yanked"), {"filtered-0", "filtered-2"}),
+        (("--max-created-at", "2020-01-01"), set()),
+        (("--tag", "small"), set()),
+        (("--min-rewind-step", "1000000"), set()),
+    ):
+        code, out, _ = nirvana("search", "filtered", *options, "--sort", "kept", "--order", "asc", "--json")
+        assert code == 0
+        assert {hit["name"] for hit in json.loads(out)["items"]} == names, options
 
 
 def test_a_name_that_is_taken_leaves_with_4(nirvana: Nirvana, levels: list[Ticket], tmp_path: Path) -> None:
@@ -77,15 +123,27 @@ def test_login_keeps_a_token_that_the_service_knows(
 
 
 def test_verify_waits_for_the_services_verdict(
-    nirvana: Nirvana, owner: str, levels: list[Ticket], client: Client
+    nirvana: Nirvana, owner: str, levels: list[Ticket], client: Client, tmp_path: Path
 ) -> None:
     client.publish(levels[2].to_bytes(), "judged")
     code, out, _ = nirvana("verify", f"{owner}/judged", "--replicates", "2", "--json")
     verdict = json.loads(out)
     assert {"verdict", "protocol", "arms", "tests", "margin", "cost"} <= set(verdict)
-    assert {arm: len(values) for arm, values in verdict["arms"].items()} == dict.fromkeys(ARMS, 2)
+    assert set(verdict["arms"]) == set(ARMS)
+    assert {len(values) for arm, values in verdict["arms"].items() if arm not in BASELINES} == {2}
+    assert all(len(verdict["arms"][arm]) >= 4 for arm in BASELINES)
     assert code == (0 if verdict["verdict"] in ("WINNING", "MATCHING") else 6)
     assert client.ticket(f"{owner}/judged")["verdict"] == verdict["verdict"]
+    kept, keys = tmp_path / "signed.json", tmp_path / "keys.json"
+    keys.write_text(json.dumps(client.keys()))
+    code, out, _ = nirvana("verify-signature", f"{owner}/judged", "--out", str(kept))
+    assert (code, f"is {verdict['verdict']} by " in out) == (0, True)
+    code, out, _ = nirvana("verify-signature", str(kept), "--keys", str(keys), "--json")
+    assert (code, json.loads(out)["evaluation"]["arms"]) == (0, verdict["arms"])
+    kept.write_text(kept.read_text().replace('"signature": "', '"signature": "A'))
+    code, _, talk = nirvana("verify-signature", str(kept))
+    assert (code, "no key of the registry signed this" in talk) == (4, True)
+    assert nirvana("verify-signature", str(keys))[0] == 4
 
 
 def test_verify_tops_up_at_the_service(
@@ -96,7 +154,7 @@ def test_verify_tops_up_at_the_service(
     code, out, _ = nirvana(*arguments, "3", "--json")
     verdict = json.loads(out)
     assert verdict["looks"][0]["n"] == 2
-    assert verdict["replicates"] == verdict["looks"][-1]["n"] == len(verdict["arms"]["dense"])
+    assert verdict["replicates"] == verdict["looks"][-1]["n"] == len(verdict["arms"]["reinit"])
     assert client.job(verdict["job_id"])["spec"]["max_replicates"] == 3
     code, _, err = nirvana(*arguments, "9")
     assert code == 2
@@ -134,3 +192,19 @@ def test_ctrl_c_leaves_with_130_and_without_a_traceback(tmp_path: Path) -> None:
     process.stderr.close()
     assert process.wait(20) == 130
     assert "Traceback" not in said
+
+
+def test_attest_runs_the_search_again_and_says_what_came_out(
+    nirvana: Nirvana, owner: str, client: Client
+) -> None:
+    recipe: dict[str, Any] = {"steps": 40, "evaluate_every": 20}
+    ticket = lab.find("digits", "mlp-8", levels=1, seed=11, recipe=recipe).tickets[-1]
+    client.publish(ticket.to_bytes(), "attestable")
+    name = f"{owner}/attestable"
+    code, out, _ = nirvana("attest", name)
+    assert code == 0
+    assert out.startswith(f"{name} is attested: the registry's worker ran its search again and got it")
+    code, out, _ = nirvana("attest", name, "--json")
+    assert (code, json.loads(out)["outcome"]) == (0, "same")
+    assert nirvana("attest", ticket.digest, "--json")[1] == out, "a digest means its first listing"
+    assert name in [f"{one['owner']}/{one['name']}" for one in client.search(origin="attested")]

@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 import nirvana
-from nirvana import sparse, zoo
-from nirvana.architecture import Architecture
-from nirvana.recipe import Pruning, Recipe
-from nirvana.running import choose_engine
+from nirvana import sparse
+from nirvana.engines import choose_engine
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
+from nirvana.training.recipe import Pruning, Recipe
 from tests.factories import make_masks
 from tests.lab.small import SMALL, network
 
@@ -159,9 +160,9 @@ def test_compiled_code_needs_no_torch_and_no_cache_folder(tmp_path: Path) -> Non
     code = """
 import sys
 from nirvana.sparse import kernels
-assert kernels.visit.stats.cache_path is None, kernels.visit.stats.cache_path
+assert kernels.run_batches.stats.cache_path is None, kernels.run_batches.stats.cache_path
 
-@kernels.entry
+@kernels.entry_point
 def double(x):
     return 2 * x
 
@@ -177,30 +178,28 @@ from llvmlite import binding
 
 real = binding.get_host_cpu_features
 binding.get_host_cpu_features = lambda: dict(real()) | {"avx512f": IS_WIDE}
-from nirvana.sparse.vectors import VECTORS
+from nirvana.sparse.vectors import ACCUMULATORS
 binding.get_host_cpu_features = real
-print(VECTORS)
+print(ACCUMULATORS)
 """
 NUMBA = """
 import numba
 
 numba.version_info = VERSION
-from nirvana.sparse.parts import make_pipeline
-print(make_pipeline(True) is None)
+from nirvana.sparse.compiling import make_inline_pipeline
+print(make_inline_pipeline(True) is None)
 """
 TRAINING = """
-from nirvana import zoo
-from nirvana.initial import default_laws, draw_all
-from nirvana.recipe import Recipe
-from nirvana.sparse.engine import Run
+from nirvana import sparse
+from nirvana.networks import zoo
+from nirvana.training.recipe import Recipe
 from tests.factories import make_masks
-from tests.lab.small import digits
+from tests.lab.small import digits, spec_of, values_of
 
 architecture = zoo.build("NETWORK", (1, 8, 8), 10)
-values = draw_all(architecture, default_laws(architecture), 0)
-run = Run(architecture, values, make_masks(architecture, 0.3), digits(), Recipe("sgd", 0.1, 60, 10), 0)
-run.update_until(10)
-print(*run.losses)
+masks, recipe = make_masks(architecture, 0.3), Recipe("sgd", 0.1, 60, 10, evaluate_every=1)
+result = sparse.train(spec_of(architecture, values_of(architecture), masks, digits(), recipe))
+print(*(loss for _, loss, *_ in result.curve[1:]))
 """
 
 
@@ -232,4 +231,4 @@ def test_a_version_of_numba_that_nobody_tried_trains_alike(tmp_path: Path) -> No
 
 
 def _leave_out(folder: str, names: list[str]) -> set[str]:
-    return {"__pycache__", "lab", "cli"} & set(names)
+    return {"__pycache__", "torch", "cli"} & set(names)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nirvana import sparse, zoo
-from nirvana.architecture import Architecture
+from nirvana import sparse
 from nirvana.errors import Cancelled
-from nirvana.initial import epoch_order
-from nirvana.lab.train import train as train_dense
+from nirvana.format.initial import epoch_order
+from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.tasks import TaskData
 from tests.factories import make_masks
-from tests.lab.small import digits, values_of
+from tests.lab.small import digits, train_dense, train_sparse, values_of
 from tests.sparse.test_engine import ADAM, chain, check_equal, linear, recipe
 
 RELU, TANH, FLATTEN = ({"op": op} for op in ("relu", "tanh", "flatten"))
@@ -171,7 +171,7 @@ def test_networks_of_the_zoo_start_alike(name: str) -> None:
     plan = recipe(batch_size=20, **PLAIN | {"learning_rate": 0.001})
     brief = dataclasses.replace(plan, steps=2, evaluate_every=1)
     arguments: Any = (architecture, values_of(architecture), make_masks(architecture, 0.2), data, brief, 3)
-    found = sparse.train(*arguments, keep_weights=True)
+    found = train_sparse(*arguments, keep_weights=True)
     expected = train_dense(*arguments, keep_weights=True)
     for one, other in zip(found.curve, expected.curve, strict=True):
         assert one[2] == pytest.approx(other[2], rel=1e-4)
@@ -211,7 +211,7 @@ def check_failing(architecture: Architecture) -> Any:
         recipe(**PLAIN | {"learning_rate": 1e30}),
         3,
     )
-    found, expected = sparse.train(*arguments), train_dense(*arguments)
+    found, expected = train_sparse(*arguments), train_dense(*arguments)
     assert (found.failed, found.failed_step) == (expected.failed, expected.failed_step)
     assert found.final_test_accuracy == expected.final_test_accuracy
     return found
@@ -220,8 +220,8 @@ def check_failing(architecture: Architecture) -> Any:
 def test_the_same_bits_whatever_ran_before() -> None:
     """Idle lanes and halos keep nothing of earlier batches."""
     architecture, plan = residual(), recipe(batch_size=33, **PLAIN)
-    first = sparse.train(architecture, values_of(architecture), {}, digits(), plan, 3, keep_weights=True)
-    second = sparse.train(architecture, values_of(architecture), {}, digits(), plan, 3, keep_weights=True)
+    first = train_sparse(architecture, values_of(architecture), {}, digits(), plan, 3, keep_weights=True)
+    second = train_sparse(architecture, values_of(architecture), {}, digits(), plan, 3, keep_weights=True)
     assert first.weights is not None
     assert second.weights is not None
     for name, weight in first.weights.items():
@@ -242,8 +242,8 @@ def test_several_threads_at_an_update_give_the_same_bits(threads: int) -> None:
             plan,
             3,
         )
-        alone = sparse.train(*arguments, keep_weights=True)
-        shared = sparse.train(*arguments, keep_weights=True, threads=threads)
+        alone = train_sparse(*arguments, keep_weights=True)
+        shared = train_sparse(*arguments, keep_weights=True, threads=threads)
         assert shared.curve == alone.curve
         assert shared.final_test_accuracy == alone.final_test_accuracy
         assert alone.weights is not None
@@ -256,7 +256,7 @@ def test_several_threads_stop_when_they_are_told_to() -> None:
     architecture, asked = residual(), iter(range(100))
     arguments: Any = (architecture, values_of(architecture), {}, digits(), recipe(**PLAIN), 3)
     with pytest.raises(Cancelled, match="step 5 of 20"):
-        sparse.train(*arguments, threads=2, should_stop=lambda: next(asked) >= 5)
+        train_sparse(*arguments, threads=2, should_stop=lambda: next(asked) >= 5)
 
 
 @pytest.mark.parametrize("n", [0, 1, 70])
@@ -267,7 +267,7 @@ def test_logits_are_those_of_torch(n: int) -> None:
 
     architecture = residual()
     values, masks = values_of(architecture), make_masks(architecture, 0.5)
-    x = digits().test_x[epoch_order(0, 0, 300)[:n]]
+    x = digits().test_x[epoch_order(0, 0, 200)[:n]]
     network = lab.build_module(architecture)
     lab.load_values(network, {k: v * masks[k] if k in masks else v for k, v in values.items()})
     with torch.no_grad():

@@ -8,26 +8,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nirvana.architecture import Architecture
-from nirvana.sparse.layout import Step, Value, lay_out
-from nirvana.sparse.patches import find_patches, find_returns
-from nirvana.sparse.vectors import PIXELS
+from nirvana.networks.architecture import Architecture
+from nirvana.sparse.building import backward_patches, forward_patches
+from nirvana.sparse.layout import FeatureMap, Operation, make_layout
+from nirvana.sparse.vectors import PATCH_SIZES
 
 
-def make_step(height: int, width: int, stride: int, op: str = "conv2d") -> Step:
+def make_convolution(height: int, width: int, stride: int, op: str = "conv2d") -> Operation:
     shape = (1, width) if op == "conv1d" else (1, height, width)
     nodes: list[dict[str, Any]] = [
         {"name": "conv", "op": op, "in": 1, "out": 1, "kernel": 3, "stride": stride, "padding": 1},
         {"name": "flat", "op": "flatten"},
     ]
-    layout = lay_out(Architecture.make("one convolution", shape, nodes))
-    return next(step for step in layout.steps if step.op == op)
+    layout = make_layout(Architecture.make("one convolution", shape, nodes))
+    return next(operation for operation in layout.operations if operation.op == op)
 
 
-def cells(value: Value) -> list[int]:
+def positions(feature_map: FeatureMap) -> list[int]:
     """The pixels of a channel, counted from its first."""
-    y, x = np.indices((value.height, value.width))
-    return sorted((y * value.pitch + x).ravel().tolist())
+    y, x = np.indices((feature_map.height, feature_map.width))
+    return sorted((y * feature_map.pitch + x).ravel().tolist())
 
 
 def taken(patches: NDArray[np.void], side: str) -> list[int]:
@@ -46,17 +46,17 @@ SIZES = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 7), (5, 4), (7, 1), (7, 7), (8, 8),
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_every_pixel_is_made_once_and_gives_its_gradient_once(height: int, width: int, stride: int) -> None:
-    step = make_step(height, width, stride)
-    assert taken(find_patches(step), "made") == cells(step.makes)
-    assert taken(find_returns(step), "read") == cells(step.reads[0])
+    convolution = make_convolution(height, width, stride)
+    assert taken(forward_patches(convolution), "output") == positions(convolution.output)
+    assert taken(backward_patches(convolution), "input") == positions(convolution.inputs[0])
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 24, 31])
 def test_a_signals_patches_lie_along_it(width: int) -> None:
-    step = make_step(1, width, 1, "conv1d")
-    assert taken(find_patches(step), "made") == cells(step.makes)
+    convolution = make_convolution(1, width, 1, "conv1d")
+    assert taken(forward_patches(convolution), "output") == positions(convolution.output)
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (8, 8), (14, 14), (28, 28), (32, 32)])
 def test_even_sides_leave_no_single_pixel(height: int, width: int) -> None:
-    assert set(find_patches(make_step(height, width, 1))["pixels"]) <= set(PIXELS[:2])
+    assert set(forward_patches(make_convolution(height, width, 1))["pixels"]) <= set(PATCH_SIZES[:2])

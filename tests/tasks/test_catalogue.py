@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from nirvana import tasks
-from nirvana.errors import NotFound
-from nirvana.recipe import Recipe
+from nirvana.errors import Invalid, InvalidRecipe, NotFound
+from nirvana.networks import zoo
+from nirvana.tasks.recipes import check_batch_size
+from nirvana.training.recipe import Recipe
+from tests.factories import RECIPE
 
 
 def test_an_unknown_task_is_refused_with_the_known_names() -> None:
@@ -82,3 +85,36 @@ def test_convolutions_of_conv_nets_are_cut_more_slowly_than_their_linear_layers(
     assert len(rates) == 6
     assert set(rates.values()) == {0.15}
     assert set(tasks.get("mnist").default_recipe("conv-2").pruning.layer_rates.values()) == {0.1}
+
+
+@pytest.mark.parametrize("name", tasks.built_in_names())
+def test_every_default_recipe_keeps_to_the_rules_on_its_task(name: str) -> None:
+    task = tasks.get(name)
+    for architecture in [*zoo.names(), "mlp-16"]:
+        try:
+            graph = zoo.build(architecture, task.input_shape, task.classes)
+        except (Invalid, NotFound):
+            continue
+        recipe = task.default_recipe(architecture)
+        assert Recipe.from_dict(recipe.to_dict()) == recipe
+        check_batch_size(recipe, graph, task.sizes["train"])
+
+
+def test_a_batch_is_at_most_a_tenth_of_the_training_data_or_the_defaults() -> None:
+    graph = zoo.build("mlp-16", (1, 8, 8), 10)
+    for size, examples in ((100, 1000), (60, 1000), (60, 90), (5_500, 55_000)):
+        check_batch_size(RECIPE.override({"batch_size": size}), graph, examples)
+    for size, examples, most in ((101, 1000, 100), (1000, 1000, 100), (61, 90, 60), (65_536, 55_000, 5_500)):
+        with pytest.raises(InvalidRecipe, match=f"batch_size is {size}, expected at most {most}:") as caught:
+            check_batch_size(RECIPE.override({"batch_size": size}), graph, examples)
+        assert [problem.pointer for problem in caught.value.errors] == ["/batch_size"]
+
+
+def test_a_networks_name_does_not_choose_its_reference_recipe() -> None:
+    task = tasks.get("digits")
+    honest = zoo.build("lenet-300-100", task.input_shape, task.classes)
+    posing = replace(honest, name="resnet-20")
+    unnamed = replace(honest, name="mine")
+    assert task.reference_recipe(honest) == task.default_recipe("lenet-300-100")
+    assert task.reference_recipe(posing) == task.reference_recipe(unnamed) == task.default_recipe("")
+    assert task.default_recipe("resnet-20") != task.default_recipe("")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nirvana.errors import DataDamaged
-from nirvana.tasks.idx import parse_idx, read_idx_gz
+from nirvana.tasks.arrays import parse_idx, read_idx_gz
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 HEADER = struct.pack(">IIII", 0x0803, 2, 3, 4)

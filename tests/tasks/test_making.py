@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nirvana.errors import Invalid
-from nirvana.initial import epoch_order
+from nirvana.format.initial import epoch_order
 from nirvana.tasks.examples import Examples
-from nirvana.tasks.making import Shares, check_parts, check_values, default_margin, fit, make_task, split
+from nirvana.tasks.making import (
+    SEALED,
+    NewTask,
+    Shares,
+    check_parts,
+    check_values,
+    default_margin,
+    fit,
+    make_task,
+    split,
+)
 from nirvana.tasks.task import Task
 
-SAID = {"title": "Test", "license": "CC0-1.0", "source": "here"}
 RNG = np.random.default_rng(0)
 
 
@@ -28,7 +37,7 @@ def table(n: int = 100, features: int = 3) -> Examples:
 
 def make(examples: Examples, margin: float | None = None) -> tuple[Task, dict[str, NDArray[np.generic]]]:
     lines: list[str] = []
-    return make_task(examples, "own", Shares(), margin, SAID, lines.append)
+    return make_task(examples, NewTask("own", "Test", "CC0-1.0", "here", margin), lines.append)
 
 
 @given(
@@ -78,7 +87,7 @@ def test_validation_is_drawn_from_train_where_the_file_has_none() -> None:
     [
         (0.0, 0.2, "test share is 0.0, expected above 0, below 1"),
         (0.2, 1.0, "validation share is 1.0, expected above 0, below 1"),
-        (0.5, 0.5, "test and validation shares add up to 1, expected below 1"),
+        (0.5, 0.5, "test, validation and sealed shares add up to 1, expected below 1"),
         (float("nan"), 0.2, "test share is nan"),
     ],
 )
@@ -162,7 +171,7 @@ def test_a_constant_feature_keeps_an_sd_of_1_and_is_named() -> None:
     examples = table()
     examples.x[:, 1] = 0.1
     lines: list[str] = []
-    task, _ = make_task(examples, "own", Shares(), None, SAID, lines.append)
+    task, _ = make_task(examples, NewTask("own", "Test", "CC0-1.0", "here"), lines.append)
     assert isinstance(task.normalisation[1], tuple)
     assert task.normalisation[1][1] == 1
     assert lines == ["constant in the training part, left at a standard deviation of 1: features f1"]
@@ -176,7 +185,7 @@ def test_a_constant_feature_keeps_an_sd_of_1_and_is_named() -> None:
 def test_the_margin_is_one_standard_error_and_at_least_1_pp(tests: int, margin: float) -> None:
     found, reason = default_margin(tests)
     assert found == margin
-    assert f"{tests:,} test examples" in reason
+    assert f"{tests:,} examples to test on" in reason
 
 
 def test_a_chosen_margin_is_kept_and_said_to_be_chosen() -> None:
@@ -188,3 +197,28 @@ def test_a_chosen_margin_is_kept_and_said_to_be_chosen() -> None:
 def test_an_impossible_margin_is_refused(margin: float) -> None:
     with pytest.raises(Invalid, match=r"margin is .*, expected a fraction above 0 and up to 0.5"):
         make(table(), margin=margin)
+
+
+def test_sealed_rows_are_drawn_within_each_class_and_the_others_stay() -> None:
+    y = np.arange(100) % 2
+    parts = split(y, Shares(sealed=0.2), None)
+    assert [np.bincount(parts[y == which]).tolist() for which in (0, 1)] == [[20, 10, 10, 10]] * 2
+    open_parts = split(y, Shares(), None)
+    assert np.array_equal(parts == 2, open_parts == 2)
+    assert np.array_equal(parts == 1, open_parts == 1)
+
+
+def test_sealed_rows_of_a_given_split_are_of_its_test_part_and_at_most_half_of_it() -> None:
+    given_parts = np.array([0, 0, 0, 1, 2] * 20, np.uint8)
+    parts = split(np.zeros(100, np.int64), Shares(sealed=0.05), given_parts)
+    assert (parts == SEALED).sum() == 5
+    assert set(given_parts[parts == SEALED]) == {2}
+    assert (split(np.zeros(100, np.int64), Shares(sealed=0.2), given_parts) == SEALED).sum() == 10
+    already = np.array([0, 1, 2, 3] * 10, np.uint8)
+    assert np.array_equal(split(np.zeros(40, np.int64), Shares(sealed=0.2), already), already)
+
+
+@pytest.mark.parametrize("sealed", [-0.1, 1.0, float("nan"), 0.7])
+def test_a_sealed_share_that_leaves_nothing_is_refused(sealed: float) -> None:
+    with pytest.raises(Invalid, match="sealed share"):
+        Shares(sealed=sealed).check()

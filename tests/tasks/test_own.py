@@ -238,3 +238,50 @@ def test_a_folder_that_is_no_task_is_not_listed(home: Path) -> None:
 def test_its_default_recipe_is_that_of_a_small_task(table: Path) -> None:
     recipe = tasks.add(table, "flowers").default_recipe("mlp-8")
     assert recipe == tasks.get("digits").default_recipe("mlp-8")
+
+
+def test_sealed_rows_are_stored_apart_and_loaded_for_verifications_alone(table: Path, home: Path) -> None:
+    task = tasks.add(table, "flowers", sealed_share=0.2)
+    assert task.seal is not None
+    assert (task.seal.rows, task.is_sealed) == (24, True)
+    assert dict(task.sizes) == {"train": 48, "validation": 24, "test": 24}
+    assert tasks.get("flowers") == task
+    sealed, parts = tasks.load_sealed("flowers"), tasks.load("flowers")
+    assert sealed is not None
+    assert np.bincount(sealed.y).tolist() == [8, 8, 8]
+    seen = {row.tobytes() for x in parts[::2] for row in x}
+    assert not seen & {row.tobytes() for row in sealed.x}
+    path = home / "tasks" / "flowers" / "sealed.npz"
+    assert path.stat().st_mode & 0o077 == 0
+    assert task.seal.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_task_without_a_seal_has_no_sealed_rows(table: Path) -> None:
+    task = tasks.add(table, "flowers")
+    assert (task.seal, task.is_sealed, tasks.load_sealed(task)) == (None, False, None)
+
+
+def test_sealed_rows_that_are_gone_or_changed_are_said_and_the_task_still_trains(
+    table: Path, home: Path
+) -> None:
+    tasks.add(table, "flowers", sealed_share=0.2)
+    path = home / "tasks" / "flowers" / "sealed.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(DataDamaged, match=r"sealed\.npz: found sha256"):
+        tasks.load_sealed("flowers")
+    path.unlink()
+    with pytest.raises(DataMissing, match=r"24 sealed rows, and .*sealed\.npz is not there"):
+        tasks.load_sealed("flowers")
+    assert len(tasks.load("flowers").train_y) == 48
+
+
+def test_a_split_column_may_call_rows_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    parts = ["train", "train", "train", "validation", "test", "sealed"]
+    rows = [f"{row % 7},{row % 2},{parts[row % 12 // 2]}" for row in range(N)]
+    path.write_text("\n".join(["length,kind,split", *rows]))
+    task = tasks.add(path, "split", label="kind")
+    assert task.seal is not None
+    assert task.seal.rows == N // 6
+    assert dict(task.sizes) == {"train": N // 2, "validation": N // 6, "test": N // 6}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nirvana import tasks
 from nirvana.errors import DataDamaged
-from nirvana.tasks.arrays import arrays_sha256, read_published
+from nirvana.tasks.arrays import read_published
 from nirvana.tasks.cifar import BATCHES, KNOWN_RECORDS, decode, read_encoded
 
 
@@ -29,6 +29,14 @@ def need(name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NIRVANA_DATA", str(folder))
     monkeypatch.setenv("NIRVANA_OFFLINE", "1")
     return folder / name
+
+
+def arrays_sha256(*arrays: NDArray[np.uint8]) -> str:
+    """sha256 of the arrays' bytes, one after the other: a task's `data_sha256`."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @pytest.fixture(params=["mnist", "fashion-mnist"])

@@ -17,10 +17,9 @@ from sqlalchemy import select
 from app.accounts.models import Account
 from app.db import Database, make_engine
 from app.jobs.engine import client_for, engine_url
-from app.jobs.events import read_events
 from app.jobs.models import ENDED_STATES, Job, JobEvent
-from app.jobs.service import JobRequest, get_job, submit_job
-from app.tickets.models import Ticket
+from app.jobs.service import JobRequest, get_job, read_events, submit_job
+from app.tickets.models import Listing
 from tests.registry import Templates, make_settings
 
 HEARTBEAT_SECONDS = 0.4
@@ -80,7 +79,7 @@ class Arena:
 
     def tickets(self, job_id: str) -> list[str]:
         with self.database.read() as session:
-            return list(session.scalars(select(Ticket.name).where(Ticket.job_id == job_id)))
+            return list(session.scalars(select(Listing.name).where(Listing.job_id == job_id)))
 
     def wait_for(self, what: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> float:
         """Wait until something is so; the seconds it took."""

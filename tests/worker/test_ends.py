@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from app.jobs.service import JobRequest, submit_job
 from nirvana import lab
 from tests.registry import Templates
 from tests.worker.arena import Arena, children_of, open_arena, small_spec
 
 MIB = 2**20
-FOR_EVER = {"steps": 10**9, "evaluate_every": 10**9}
-HUGE_BATCH = {"steps": 10, "batch_size": 200_000}
-LONG = {"steps": 10**9, "evaluate_every": 100}
+FOR_EVER = {"steps": 10**7, "evaluate_every": 10**7}
+HUGE_BATCH = {"steps": 10, "batch_size": 65_536, "l1": 1e-6}  # in torch: 1.8 GB of one layer's outputs
+LONG = {"steps": 10**7, "evaluate_every": 100}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,11 @@ def test_a_cancelled_job_stops_within_a_second(arena: Arena) -> None:
 
 
 def test_a_round_that_needs_too_much_memory_costs_its_attempts_and_says_so(arena: Arena) -> None:
-    job = arena.wait_for_end(arena.submit(architecture="conv-2", recipe=HUGE_BATCH))
+    with arena.database.write() as session:
+        request = JobRequest("prune", small_spec() | {"architecture": "mlp-6900"}, {})
+        job = submit_job(session, arena.settings, arena.ada, request)
+        job.spec = job.spec | {"recipe": job.spec["recipe"] | HUGE_BATCH}  # the service would refuse it
+    job = arena.wait_for_end(job.id)
     assert (job.state, job.reason_code) == ("failed", "out-of-memory")
     assert job.reason is not None
     assert "1500 MiB" in job.reason

@@ -17,8 +17,8 @@ from app.accounts.service import create_token
 from app.evaluations.models import Evaluation
 from app.jobs.engine import client_for, engine_url
 from app.jobs.service import cancel_job
-from app.tickets.models import Ticket
-from nirvana.protocol import ARMS
+from app.tickets.models import Listing
+from nirvana.verification.protocol import ARMS
 from tests.worker.arena import ROOT, Arena, small_spec
 from worker.engine import purge
 
@@ -30,7 +30,7 @@ def test_a_search_publishes_a_lineage_that_a_second_job_verifies(arena: Arena) -
     assert job.result is not None
     assert job.result["tickets"] == ["ada/small-00", "ada/small-01", "ada/small-02"]
     with arena.database.read() as session:
-        rows = session.scalars(select(Ticket).where(Ticket.job_id == found).order_by(Ticket.level)).all()
+        rows = session.scalars(select(Listing).where(Listing.job_id == found).order_by(Listing.level)).all()
     assert [row.parent_digest for row in rows] == [None, rows[0].digest, rows[1].digest]
     assert [row.digest for row in rows] == [level["digest"] for level in job.result["levels"]]
     assert job.progress_done == job.progress_total == 3
@@ -90,7 +90,7 @@ def test_a_method_that_looks_for_one_mask_publishes_one_ticket(
     assert set(job.result["search"]) == measured
     assert job.progress_done == job.progress_total == 2
     with arena.database.read() as session:
-        row = session.scalars(select(Ticket).where(Ticket.job_id == job_id)).one()
+        row = session.scalars(select(Listing).where(Listing.job_id == job_id)).one()
     assert (row.method, row.level) == (method, 1)
 
 

@@ -1,0 +1,285 @@
+"""Client: a Nirvana service's REST interface, one method a request."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Unpack
+from urllib.parse import quote
+
+from nirvana import environment
+from nirvana.client.filters import Value, query_of
+from nirvana.client.transport import Arguments, Transport
+from nirvana.errors import JsonObject as Json
+from nirvana.errors import NetworkError, NirvanaError
+
+TICKET_MEDIA_TYPE = "application/vnd.nirvana.ticket"
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+_RESUMES = 20
+_STREAM_PAUSE_SECONDS = 0.2
+
+
+class Client:
+    """A service and who asks it.
+
+    Args:
+        endpoint: its address; None: NIRVANA_ENDPOINT, by default http://127.0.0.1:8000.
+        token: bearer token; None: NIRVANA_TOKEN, by default what `nirvana login` kept.
+
+    Every method raises `NetworkError` where the service is not reached, and the same class of `NirvanaError`
+    that the service raised where it refuses.
+    """
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        self.endpoint = (endpoint or environment.endpoint()).rstrip("/")
+        self._transport = Transport(self.endpoint, token or environment.token())
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # the service
+
+    def service(self) -> Json:
+        """Return version, limits, media types and links."""
+        return self._get("/")
+
+    def is_ready(self) -> bool:
+        """Tell whether /readyz says that the service can work."""
+        try:
+            self._transport.request("GET", f"{self.endpoint}/readyz", retries=0)
+        except NirvanaError:
+            return False
+        return True
+
+    # who asks
+
+    def whoami(self) -> Json:
+        return self._get("/whoami")
+
+    def create_account(self, name: str, **fields: object) -> Json:
+        return self._post("/accounts", json={"name": name, **fields})
+
+    def create_token(self, **fields: object) -> Json:
+        """Create a token; the secret is in this answer and never again."""
+        return self._post("/tokens", json=fields)
+
+    def tokens(self) -> Iterator[Json]:
+        return self._pages("/tokens", {})
+
+    def revoke_token(self, token_id: str) -> None:
+        self._transport.request("DELETE", f"/tokens/{quote(token_id)}")
+
+    # tickets
+
+    def search(
+        self, *, limit: int | None = None, cursor: str | None = None, **filters: Value
+    ) -> Iterator[Json]:
+        """Yield tickets that match, page after page.
+
+        Args:
+            limit: the most to yield; None: all.
+            cursor: `next_cursor` of a page, to go on after it.
+            filters: names of `nirvana.client.filters.PARAMETERS` (task="mnist", sort="kept"), and the ends of
+                their ranges (max_density=0.05). None means no filter.
+
+        Raises:
+            InvalidQuery: a filter that is none.
+        """
+        query = query_of(filters) | ({} if cursor is None else {"cursor": cursor})
+        return self._pages("/tickets", query, limit)
+
+    def ticket(self, name: str) -> Json:
+        """Return manifest, statistics, verdict, evaluations and lineage of owner/name or sha256:..."""
+        return self._get(ticket_path(name))
+
+    def download(
+        self, name: str, etag: str | None = None, on_bytes: Callable[[int], None] | None = None
+    ) -> bytes | None:
+        """Download the .ticket file; a connection that breaks is resumed where it broke.
+
+        Args:
+            etag: sha256:hex of a file already here; None comes back when the service still has the same.
+            on_bytes: called with the number of bytes so far.
+        """
+        body, validator = bytearray(), ""
+        for attempt in range(_RESUMES):
+            headers = {"If-None-Match": f'"{etag}"'} if etag else {}
+            if body and validator:
+                headers = {"Range": f"bytes={len(body)}-", "If-Range": validator}
+            try:
+                with self._transport.stream(f"{ticket_path(name)}/file", headers=headers) as response:
+                    if response.status_code == 304:
+                        return None
+                    if response.status_code != 206:
+                        body.clear()
+                    validator = response.headers.get("ETag", "")
+                    for chunk in response.iter_bytes():
+                        body += chunk
+                        if on_bytes:
+                            on_bytes(len(body))
+                return bytes(body)
+            except NetworkError:
+                if not body or attempt == _RESUMES - 1:
+                    raise
+                time.sleep(min(0.1 * 2**attempt, 5.0))
+        raise AssertionError("unreachable")
+
+    def publish(self, data: bytes, name: str, idempotency_key: str | None = None, **fields: str) -> Json:
+        """Publish a .ticket file under your own `name`; the same file and name again is no error."""
+        return self._post(
+            "/tickets",
+            files={"file": ("upload.ticket", data, TICKET_MEDIA_TYPE)},
+            data={"name": name, **fields},
+            headers={"Idempotency-Key": idempotency_key} if idempotency_key else {},
+        )
+
+    def lint(self, data: bytes) -> Json:
+        """Return the service's checks of a .ticket file; nothing is kept."""
+        return self._post("/tickets:lint", content=data, headers={"Content-Type": TICKET_MEDIA_TYPE})
+
+    def yank(self, name: str, reason: str, detail: str | None = None) -> Json:
+        fields = {"reason": reason} | ({"detail": detail} if detail else {})
+        return self._post(f"{ticket_path(name)}/yank", json=fields)
+
+    def unyank(self, name: str) -> Json:
+        return self._post(f"{ticket_path(name)}/unyank")
+
+    def export(self, name: str, format: str) -> bytes:
+        """Return a ticket in another form: safetensors, numpy, csr, onnx or script."""
+        return self._transport.request(
+            "GET", f"{ticket_path(name)}/export", params={"format": format}
+        ).content
+
+    def evaluations(self, name: str) -> Iterator[Json]:
+        return self._pages(f"{ticket_path(name)}/verifications", {})
+
+    def signed_verdict(self, name: str, evaluation_id: int) -> Json:
+        """Return one evaluation of a ticket, signed: `nirvana.client.signatures` checks it."""
+        return self._get(f"{ticket_path(name)}/verifications/{evaluation_id}/signed")
+
+    def keys(self) -> Json:
+        """Return the public keys that the registry's verdicts are signed with."""
+        return self._get(f"{self.endpoint}/.well-known/jwks.json")
+
+    def diff(self, name: str, other: str) -> Json:
+        """Return how the masks and values of two tickets differ, layer by layer."""
+        return self._get(f"{ticket_path(name)}/diff/{quote(other, safe='/:')}")
+
+    def citation(self, name: str, format: str) -> str:
+        """Return how to cite a ticket: bibtex, cff, csl or datacite."""
+        path = f"{ticket_path(name)}/cite"
+        return self._transport.request("GET", path, params={"format": format}).text
+
+    def verify(self, name: str, **fields: object) -> Json:
+        """Ask for a verification of a ticket; return the job that does it."""
+        return self._post(f"{ticket_path(name)}/verifications", json=fields)
+
+    def attestations(self, name: str) -> Iterator[Json]:
+        return self._pages(f"{ticket_path(name)}/attestations", {})
+
+    def attest(self, name: str) -> Json:
+        """Ask for a ticket's search to be run again; return the job that does it."""
+        return self._post(f"{ticket_path(name)}/attestations")
+
+    # tasks and architectures
+
+    def tasks(self) -> Iterator[Json]:
+        return self._pages("/tasks", {})
+
+    def task(self, name: str) -> Json:
+        return self._get(f"/tasks/{quote(name)}")
+
+    def architectures(self) -> Iterator[Json]:
+        return self._pages("/architectures", {})
+
+    # jobs
+
+    def submit_job(
+        self,
+        kind: str,
+        spec: Mapping[str, object],
+        budget: Mapping[str, object] | None = None,
+        key: str | None = None,
+    ) -> Json:
+        """Queue a job; `key` is an Idempotency-Key, so that a repeated call submits once."""
+        fields: Json = {"kind": kind, "spec": dict(spec)} | ({"budget": dict(budget)} if budget else {})
+        return self._post("/jobs", json=fields, headers={"Idempotency-Key": key} if key else {})
+
+    def jobs(self, limit: int | None = None, **filters: str | None) -> Iterator[Json]:
+        query = {name: value for name, value in filters.items() if value is not None}
+        return self._pages("/jobs", query, limit)
+
+    def job(self, job_id: str) -> Json:
+        return self._get(f"/jobs/{quote(job_id)}")
+
+    def cancel_job(self, job_id: str) -> Json:
+        return self._post(f"/jobs/{quote(job_id)}/cancel")
+
+    def job_events(self, job_id: str, last_event_id: str | None = None) -> Iterator[Json]:
+        """Follow a job's events, {"id", "event", "data"}, from `last_event_id` until the job has ended.
+
+        A connection that breaks is resumed after the last event that arrived.
+        """
+        failures = 0
+        while True:
+            headers = {"Accept": "text/event-stream"} | (
+                {"Last-Event-ID": last_event_id} if last_event_id else {}
+            )
+            try:
+                with self._transport.stream(f"/jobs/{quote(job_id)}/events", headers=headers) as response:
+                    for event in parse_events(response.iter_lines()):
+                        failures, last_event_id = 0, event["id"] or last_event_id
+                        yield event
+                        if event["event"] == "state" and event["data"].get("state") in FINAL_STATES:
+                            return
+                if self.job(job_id)["state"] in FINAL_STATES:
+                    return
+                time.sleep(_STREAM_PAUSE_SECONDS)
+            except NetworkError:
+                failures += 1
+                if failures > _RESUMES:
+                    raise
+                time.sleep(min(0.2 * 2**failures, 5.0))
+
+    def _get(self, path: str, **arguments: Unpack[Arguments]) -> Json:
+        return self._transport.json("GET", path, **arguments)
+
+    def _post(self, path: str, **arguments: Unpack[Arguments]) -> Json:
+        return self._transport.json("POST", path, **arguments)
+
+    def _pages(self, path: str, query: Mapping[str, str | int], limit: int | None = None) -> Iterator[Json]:
+        left, params = limit, dict(query)
+        while left is None or left > 0:
+            page = self._get(path, params=params | ({"limit": min(left, 100)} if left is not None else {}))
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            if not page.get("next_cursor"):
+                return
+            params["cursor"] = page["next_cursor"]
+
+
+def ticket_path(name: str) -> str:
+    """Return the path of owner/name, or of sha256:hex."""
+    return f"/tickets/{quote(name, safe='/:')}"
+
+
+def parse_events(lines: Iterator[str]) -> Iterator[Json]:
+    """Parse server-sent events as {"id", "event", "data"}, data being JSON; comments are passed over."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            if "data" in fields:
+                data = json.loads(fields["data"])
+                yield {"id": fields.get("id", ""), "event": fields.get("event", "message"), "data": data}
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields['data']}\n{value}" if name == "data" and "data" in fields else value

@@ -1,0 +1,1 @@
+"""Pruning: searches for tickets: methods, goals, levels and their reports."""

@@ -1,0 +1,1 @@
+"""Training: recipe, schedule, events, cost and the one loop."""

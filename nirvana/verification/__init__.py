@@ -1,0 +1,1 @@
+"""Verification: train a ticket again beside a dense baseline and controls, and give a verdict."""

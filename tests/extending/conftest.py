@@ -1,0 +1,3 @@
+from tests.http.conftest import make_registry, registry
+
+__all__ = ["make_registry", "registry"]
