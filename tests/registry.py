@@ -25,6 +25,7 @@ from app.accounts.service import FIRST_SCOPES, create_account, create_token, fin
 from app.db import Database, Json
 from app.evaluations.models import Evaluation
 from app.evaluations.service import record_evaluation
+from app.jobs.engine import client_for, engine_url
 from app.main import create_app
 from app.settings import Settings
 from app.storage import Storage
@@ -177,6 +178,16 @@ def measure(session: Session, digest: str, evaluation: Json, job_id: str | None 
     query = select(Listing.exam_key).where(Listing.digest == digest, Listing.task == evaluation["task"])
     exam = session.scalars(query.order_by(Listing.id).limit(1)).one_or_none()
     return record_evaluation(session, exam or "0" * 64, digest, evaluation, job_id)
+
+
+def started_jobs(database: Database) -> set[str]:
+    """The jobs that the engine knows. Its client is closed: one that is collected later would warn."""
+    client = client_for(engine_url(database.engine))
+    try:
+        return {found.workflow_id for found in client.list_workflows()}
+    finally:
+        client.destroy()
+        client_for.cache_clear()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from app.accounts.service import create_account, find_account
 from app.db import Database, utc_now
 from app.evaluations.models import Evaluation
 from app.evaluations.service import list_stale_exams, record_evaluation
-from app.jobs.engine import QUEUE, REVERIFY_QUEUE, client_for, engine_url
+from app.jobs.engine import QUEUE, REVERIFY_QUEUE
 from app.jobs.models import Job
 from app.jobs.reverify import ENQUEUED, REGISTRY, THERE, reverify
 from app.jobs.service import DAY, JobRequest, end_job, queue_position, read_gauges, submit_job
@@ -32,7 +32,7 @@ from app.tickets.service import yank_ticket
 from nirvana.errors import InvalidName, QuotaExceeded
 from nirvana.verification.protocol import PROTOCOL
 from tests.factories import make_ticket
-from tests.registry import VERDICT
+from tests.registry import VERDICT, started_jobs
 
 OLD = "nirvana-verify/2"
 
@@ -120,8 +120,7 @@ def test_a_command_that_is_killed_loses_no_exam_and_enqueues_none_twice(
     assert outcomes == [THERE] * before + [ENQUEUED] * (8 - before)
     made = jobs(database)
     assert len({job.spec["exam"] for job in made}) == len(made) == 8
-    started = client_for(engine_url(database.engine)).list_workflows()
-    assert {one.workflow_id for one in started} == {job.id for job in made}
+    assert started_jobs(database) == {job.id for job in made}
 
 
 def test_what_failed_is_tried_again_and_what_is_done_is_no_longer_old(

@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
-from app.jobs.engine import client_for, engine_url
 from app.jobs.models import Job
 from app.jobs.service import (
     JobRequest,
@@ -28,12 +27,8 @@ from app.tickets.models import Listing
 from app.tickets.publishing import Publication, publish_ticket
 from nirvana.errors import Forbidden, IdempotencyMismatch, InvalidJob, JobFinished, NotFound, QuotaExceeded
 from tests.factories import RECIPE, make_ticket
+from tests.registry import started_jobs
 from tests.worker.arena import Arena, small_spec
-
-
-def starts_of(arena: Arena) -> set[str]:
-    """The jobs that the engine knows."""
-    return {found.workflow_id for found in client_for(engine_url(arena.database.engine)).list_workflows()}
 
 
 def request(key: str | None = None, seed: int = 0) -> JobRequest:
@@ -42,11 +37,11 @@ def request(key: str | None = None, seed: int = 0) -> JobRequest:
 
 def test_a_job_and_its_start_are_one_commit(arena: Arena) -> None:
     job_id = arena.submit()
-    assert starts_of(arena) == {job_id}
+    assert started_jobs(arena.database) == {job_id}
     with arena.database.make_writer() as session:
         submit_job(session, arena.settings, arena.ada, request())
         session.flush()  # and then the service dies before the commit
-    assert starts_of(arena) == {job_id}
+    assert started_jobs(arena.database) == {job_id}
     with arena.database.read() as session:
         assert list(session.scalars(select(Job.id))) == [job_id]
 
@@ -72,7 +67,7 @@ def test_the_same_idempotency_key_gives_the_same_job_also_at_once(arena: Arena) 
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(4)))) == 1
-    assert len(starts_of(arena)) == 1
+    assert len(started_jobs(arena.database)) == 1
     with pytest.raises(IdempotencyMismatch), arena.database.write() as session:
         submit_job(session, arena.settings, arena.ada, request("key-1", seed=1))
     bob = arena.add_account("bob")
@@ -186,7 +181,7 @@ def test_a_job_over_the_services_limit_is_not_queued(arena: Arena) -> None:
         InvalidJob, match=r"needs \d\.\d+e\+14 flops, the budget allows 1e\+12 at /budget/flops"
     ):
         arena.submit("verify", ticket=name, budget={"flops": 1e12})
-    assert starts_of(arena) == set()
+    assert started_jobs(arena.database) == set()
 
 
 def test_a_ticket_that_no_verification_can_train_is_refused_before_it_is_queued(arena: Arena) -> None:
@@ -203,4 +198,4 @@ def test_a_ticket_that_no_verification_can_train_is_refused_before_it_is_queued(
     with pytest.raises(InvalidJob, match="the ticket's recipe: learning_rate is missing") as caught:
         arena.submit("verify", ticket=old)
     assert [(one.pointer, one.code) for one in caught.value.errors] == [("/spec/ticket", "recipe")]
-    assert starts_of(arena) == set()
+    assert started_jobs(arena.database) == set()
