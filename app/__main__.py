@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.accounts.service import FIRST_SCOPES, create_account, create_token, find_account
+from app.accounts.sessions import make_setup_link
 from app.db import make_database
 from app.jobs.engine import migrate_engine
 from app.jobs.reverify import ENQUEUED, reverify
@@ -72,6 +73,7 @@ def serve(settings: Settings, _args: argparse.Namespace) -> None:
 
     configure_logs(settings.log_level)
     check_migrated(settings)
+    show_setup_link(settings)
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -81,6 +83,17 @@ def serve(settings: Settings, _args: argparse.Namespace) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+
+
+def show_setup_link(settings: Settings) -> None:
+    """Print the link by which somebody becomes the first administrator, while there is none."""
+    database = make_database(settings)
+    with database.write() as session:
+        key = make_setup_link(session)
+    database.dispose()
+    if key is not None:
+        link = f"{settings.public_url}/setup?key={key}"
+        print(f"No administrator yet: {link} makes one, once, within a day.", file=sys.stderr, flush=True)
 
 
 def check_migrated(settings: Settings) -> None:

@@ -20,14 +20,17 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from app.accounts import service as accounts
 from app.accounts.models import Account
 from app.accounts.service import Caller
+from app.accounts.sessions import is_from_our_page
 from app.db import Database
 from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
-from nirvana.errors import InvalidQuery, NotFound, Problem, Unauthenticated
+from nirvana.errors import Forbidden, InvalidQuery, NotFound, Problem, Unauthenticated
 
 log = logging.getLogger("nirvana.app")
 READING = ("GET", "HEAD")
+COOKIE = "nirvana_session"
+CSRF_HEADER = "x-csrf-token"
 
 
 def get_settings(request: Request) -> Settings:
@@ -63,21 +66,43 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
-    """Return the caller, or None without an Authorization header.
+    """Return the caller, by the Authorization header or the cookie of a session; None without either.
 
     This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
 
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
+        Forbidden: a session's request that writes does not prove to be from our own pages.
     """
     header = request.headers.get("authorization")
     if header is None:
-        return None
+        return _find_signed_in(request, database)
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("The Authorization header must be: Bearer nvn_...")
+    return _authenticate(database, secret.strip(), "token")
+
+
+def _find_signed_in(request: Request, database: Database) -> Caller | None:
+    secret = request.cookies.get(COOKIE)
+    if secret is None:
+        return None
+    if request.method not in READING and not is_from_our_page(secret, request.headers.get(CSRF_HEADER)):
+        raise Forbidden("A session's request that writes needs the header X-CSRF-Token.")
+    return find_session(database, secret)
+
+
+def find_session(database: Database, secret: str) -> Caller | None:
+    """Return the caller of a session, None where it ended: a browser keeps cookies longer than we do."""
+    try:
+        return _authenticate(database, secret, "session")
+    except Unauthenticated:
+        return None
+
+
+def _authenticate(database: Database, secret: str, kind: str) -> Caller:
     with database.read() as session:
-        caller = accounts.authenticate(session, secret.strip())
+        caller = accounts.authenticate(session, secret, kind)
     if accounts.is_use_due(caller.token):
         _note_use(database, caller)
     return caller

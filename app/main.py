@@ -11,6 +11,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app import health, pages, problems, schemas
+from app.accounts.pages import find_signed_in
+from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
@@ -38,6 +40,7 @@ from app.transfers.routes import router as transfers
 from nirvana.environment import VERSION
 
 LINTS_AT_ONCE = 2  # each may take some hundred megabytes
+PASSWORDS_AT_ONCE = 2  # each is made to be slow, and takes 19 MiB
 API = (
     health.service_router,
     accounts,
@@ -49,7 +52,7 @@ API = (
     jobs,
     transfers,
 )
-PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
+PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages, account_pages)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -80,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.storage = make_storage(settings)
     app.state.signing_key = load_key(settings.signing_key)
     app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
+    app.state.password_slots = anyio.CapacityLimiter(PASSWORDS_AT_ONCE)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
@@ -96,5 +100,5 @@ def _include(app: FastAPI) -> None:
     app.include_router(well_known)
     app.include_router(api)
     for router in PAGES:
-        app.include_router(router, include_in_schema=False)
+        app.include_router(router, include_in_schema=False, dependencies=[Depends(find_signed_in)])
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

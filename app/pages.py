@@ -67,6 +67,8 @@ def render(
 ) -> HTMLResponse:
     """Render a page."""
     templates: Environment = request.app.state.templates
+    if not hasattr(request.state, "signed_in"):
+        request.state.signed_in = None
     html = templates.get_template(template).render(request=request, **context)
     return HTMLResponse(html, status, headers={"Cache-Control": "no-cache", **(headers or {})})
 

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -108,8 +109,8 @@ def internal_error(request: Request) -> Response:
     return Refusal(500, "internal", "Internal error", detail).respond(request)
 
 
-def validation_error(error: RequestValidationError) -> NirvanaError:
-    """Return FastAPI's own complaint about a request as an error of our tree."""
+def validation_error(error: RequestValidationError | ValidationError) -> NirvanaError:
+    """Return FastAPI's or pydantic's own complaint about a request as an error of our tree."""
     problems = tuple(_problem(item) for item in error.errors())
     if any(item["type"] == "json_invalid" for item in error.errors()):
         return Malformed("The body is not JSON.", errors=problems)

@@ -19,7 +19,17 @@ from nirvana.environment import VERSION
 
 MOST_LINES = 32  # of one answer
 SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Who am I", ("nirvana whoami", "nirvana env")),
+    (
+        "Who am I",
+        (
+            "nirvana whoami",
+            "nirvana tokens new laptop --scopes read,publish --names 'lenet-*' --days 90 >laptop.txt",
+            "nirvana tokens ls",
+            "nirvana env",
+            "nirvana signup --help",
+            "nirvana password --help",
+        ),
+    ),
     (
         "What there is",
         ("nirvana methods", "nirvana tasks ls", "nirvana tasks show digits", "nirvana search --task digits"),

@@ -1,4 +1,4 @@
-"""Tables of accounts and tokens."""
+"""Tables of accounts, their tokens and sessions, and one-time links."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base, utc_now
+from app.db import Base, one_of, utc_now
 
 SCOPES = ("read", "publish", "yank", "job", "admin")
+TOKEN_KINDS = ("token", "session")
 
 
 class Account(Base):
@@ -24,21 +25,39 @@ class Account(Base):
     """Queued and running jobs at once; None: the setting's default."""
     max_flops_per_day: Mapped[float | None]
     """Floating-point operations that its jobs of 24 hours may plan; None: the setting's default."""
+    password_hash: Mapped[str | None] = mapped_column(String(200))
+    """Argon2id with its parameters; None: it signs in with tokens alone."""
+    is_admin: Mapped[bool] = mapped_column(default=False)
+    """Its browser sessions have the scope `admin`, and it may make tokens that have it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class Token(Base):
-    """A bearer token. Only its hash is kept, so the database gives no secret away."""
+    """A bearer token, or a browser's session. Only its hash is kept, so the database gives no secret away."""
 
     __tablename__ = "token"
-    __table_args__ = (UniqueConstraint("secret_sha256"),)
+    __table_args__ = (UniqueConstraint("secret_sha256"), one_of("kind", TOKEN_KINDS))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     account_id: Mapped[int] = mapped_column(ForeignKey("account.id"), index=True)
     name: Mapped[str] = mapped_column(String(100))
     secret_sha256: Mapped[str] = mapped_column(String(64))
     scopes: Mapped[list[str]]
+    kind: Mapped[str] = mapped_column(String(10), default="token")
+    names: Mapped[list[str] | None]
+    """Patterns of the listings that it may write, such as `lenet-*`; None: any of the account's."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class SetupLink(Base):
+    """A link that makes one administrator, once. Only the hash of its key is kept."""
+
+    __tablename__ = "setup_link"
+    __table_args__ = (UniqueConstraint("key_sha256"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key_sha256: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[datetime]

@@ -2,44 +2,109 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Path, Request, Response
 
-from app.accounts import service
+from app.accounts import service, sessions
 from app.accounts.models import Token
 from app.accounts.schemas import (
     AccountWithToken,
     NewAccount,
+    NewPassword,
     NewToken,
+    Secrets,
+    SessionResponse,
+    SignIn,
     TokenPage,
     TokenResponse,
     TokenWithSecret,
     WhoAmI,
 )
-from app.dependencies import AnyCaller, SessionDep, SettingsDep
+from app.dependencies import COOKIE, AnyCaller, DatabaseDep, SessionDep, SettingsDep
 from app.schemas import problems
+from app.settings import Settings
 from nirvana.errors import Forbidden
 
 router = APIRouter(tags=["accounts"])
 TokenId = Annotated[int, Path(ge=1, lt=2**53)]
 
 
+async def hash_new_password(body: NewAccount, request: Request) -> tuple[str, str | None]:
+    """Return a new account's name and the hash of its password, made before any transaction begins."""
+    if body.password is None:
+        return body.name, None
+    make = partial(sessions.hash_password, body.name, body.password)
+    return body.name, await anyio.to_thread.run_sync(make, limiter=request.app.state.password_slots)
+
+
+NameAndHash = Annotated[tuple[str, str | None], Depends(hash_new_password)]
+
+
 @router.post("/accounts", status_code=201, operation_id="create_account", responses=problems(403, 409, 422))
-def create_account(body: NewAccount, session: SessionDep, settings: SettingsDep) -> AccountWithToken:
+def create_account(asked: NameAndHash, session: SessionDep, settings: SettingsDep) -> AccountWithToken:
     """Make an account and its first token, whose secret is shown this once."""
-    if settings.signup == "closed":
-        raise Forbidden("This service makes no accounts for strangers; ask its operator for one.")
-    account = service.create_account(session, body.name)
+    account = service.sign_up(session, settings, *asked)
     made = service.create_token(session, account, name="first", scopes=service.FIRST_SCOPES)
     return AccountWithToken(name=account.name, created_at=account.created_at, token=_with_secret(*made))
+
+
+@router.post("/sessions", status_code=201, operation_id="create_session", responses=problems(401, 403, 422))
+async def create_session(
+    body: SignIn, request: Request, response: Response, database: DatabaseDep
+) -> SessionResponse:
+    """Sign in. The answer sets an HttpOnly cookie; send `csrf_token` with every request that writes."""
+    refuse_other_sites(request)
+    begin = partial(sessions.sign_in, database, body.name, body.password)
+    token, secret = await anyio.to_thread.run_sync(begin, limiter=request.app.state.password_slots)
+    keep_session(request, response, secret)
+    shown = TokenResponse.model_validate(token)
+    return SessionResponse(account=body.name, token=shown, csrf_token=sessions.csrf_token(secret))
+
+
+@router.delete("/sessions", status_code=204, operation_id="delete_session", responses=problems(401, 403))
+def delete_session(caller: AnyCaller, session: SessionDep) -> Response:
+    """Sign out: end the session that you call with."""
+    service.revoke_token(session, caller, caller.token.id)
+    answer = Response(status_code=204)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+@router.put("/password", status_code=204, operation_id="replace_password", responses=problems(401, 403, 422))
+async def replace_password(
+    body: NewPassword, caller: AnyCaller, request: Request, database: DatabaseDep
+) -> Response:
+    """Give your account a password to sign in by. Its other sessions end."""
+    change = partial(
+        sessions.change_password, database, caller, body.password, old_password=body.old_password
+    )
+    await anyio.to_thread.run_sync(change, limiter=request.app.state.password_slots)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/credentials/revoke", status_code=204, operation_id="revoke_credentials", responses=problems(422)
+)
+def revoke_credentials(body: Secrets, session: SessionDep) -> Response:
+    """End tokens and sessions whose secrets you found. The answer does not say which were any."""
+    service.revoke_secrets(session, body.secrets)
+    return Response(status_code=204)
 
 
 @router.post("/tokens", status_code=201, operation_id="create_token", responses=problems(401, 403, 422, 429))
 def create_token(body: NewToken, caller: AnyCaller, session: SessionDep) -> TokenWithSecret:
     """Make a token that may do no more than the one you call with. Its secret is shown this once."""
     made = service.create_token(
-        session, caller.account, name=body.name, scopes=body.scopes, expires_at=body.ends, granted_by=caller
+        session,
+        caller.account,
+        name=body.name,
+        scopes=body.scopes,
+        expires_at=body.ends,
+        granted_by=caller,
+        names=body.names,
     )
     return _with_secret(*made)
 
@@ -68,3 +133,20 @@ def whoami(caller: AnyCaller) -> WhoAmI:
 
 def _with_secret(token: Token, secret: str) -> TokenWithSecret:
     return TokenWithSecret(**TokenResponse.model_validate(token).model_dump(), secret=secret)
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Check that no other site's page sends this request for its visitor. Raises: Forbidden."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
+    settings: Settings = request.app.state.settings
+    ours = {f"{request.url.scheme}://{request.url.netloc}", settings.public_url}
+    if site not in ("none", "same-origin") or (origin is not None and origin not in ours):
+        raise Forbidden(f"This is for pages of {settings.public_url} alone.")
+
+
+def keep_session(request: Request, response: Response, secret: str) -> None:
+    """Give the browser the session's cookie, which no script reads and no other site sends."""
+    settings: Settings = request.app.state.settings
+    is_secure = "https" in (request.url.scheme, settings.public_url.partition(":")[0])
+    life = int(sessions.SESSION_LIFE.total_seconds())
+    response.set_cookie(COOKIE, secret, max_age=life, httponly=True, samesite="lax", secure=is_secure)

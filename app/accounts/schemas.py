@@ -18,8 +18,14 @@ _TOKEN = {
     "created_at": "2026-11-21T09:00:00Z",
     "expires_at": None,
     "last_used_at": None,
+    "names": None,
 }
 _SECRET = "nvn_" + "x" * 43
+_PASSWORD = "correct horse battery"
+Password = Annotated[Plain, Field(max_length=1000)]
+Secret = Annotated[Plain, Field(max_length=200)]
+Pattern = Annotated[str, Field(pattern=r"^[a-z0-9._?*-]+$", max_length=100)]
+"""A listing's name in which `*` stands for any characters and `?` for one."""
 
 
 class NewAccount(RequestModel):
@@ -27,6 +33,32 @@ class NewAccount(RequestModel):
 
     model_config = RequestModel.model_config | example(name="ada")
     name: Plain
+    password: Password | None = None
+    """To sign in by in a browser; null: by tokens alone."""
+
+
+class SignIn(RequestModel):
+    """An account's name and password."""
+
+    model_config = RequestModel.model_config | example(name="ada", password=_PASSWORD)
+    name: Plain
+    password: Password
+
+
+class NewPassword(RequestModel):
+    """A new password for the caller's account."""
+
+    model_config = RequestModel.model_config | example(password=_PASSWORD, old_password=_PASSWORD)
+    password: Password
+    old_password: Password | None = None
+    """Needed where the account has one."""
+
+
+class Secrets(RequestModel):
+    """Secrets that were found where they should not be."""
+
+    model_config = RequestModel.model_config | example(secrets=[_SECRET])
+    secrets: list[Secret] = Field(min_length=1, max_length=1000)
 
 
 class NewToken(RequestModel):
@@ -38,6 +70,8 @@ class NewToken(RequestModel):
     name: Annotated[Plain, Field(min_length=1, max_length=100)] = "token"
     scopes: list[str] = Field(default_factory=lambda: list(FIRST_SCOPES), min_length=1, max_length=10)
     expires_in_seconds: Annotated[int | None, Field(gt=0, le=10 * 366 * 86400)] = None
+    names: list[Pattern] | None = Field(default=None, min_length=1, max_length=20)
+    """The listings that it may publish, change and yank; null: all of the account's."""
 
     @property
     def ends(self) -> Instant | None:
@@ -56,6 +90,7 @@ class TokenResponse(ResponseModel):
     created_at: Instant
     expires_at: Instant | None
     last_used_at: Instant | None
+    names: list[str] | None
 
 
 class TokenWithSecret(TokenResponse):
@@ -91,8 +126,16 @@ class AccountWithToken(AccountResponse):
 
 
 class WhoAmI(ResponseModel):
-    """The caller, and the token that they call with."""
+    """The caller, and the token or session that they call with."""
 
     model_config = ResponseModel.model_config | example(account="ada", token=_TOKEN)
     account: str
     token: TokenResponse
+
+
+class SessionResponse(WhoAmI):
+    """A session that began: the cookie has its secret."""
+
+    model_config = ResponseModel.model_config | example(account="ada", token=_TOKEN, csrf_token="0" * 64)
+    csrf_token: str
+    """To be sent as X-CSRF-Token with every request that is no GET."""

@@ -12,12 +12,14 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.models import SCOPES, Account, Token
 from app.db import unique, utc_now
+from app.settings import Settings
 from nirvana.errors import (
     Forbidden,
     Invalid,
@@ -50,6 +52,12 @@ class Caller:
             detail = f"This needs the scope {scope!r}; the token has {sorted(self.token.scopes)}."
             raise MissingScope(detail, scope=scope)
 
+    def need_name(self, name: str) -> None:
+        """Check that the token may write a listing of this name. Raises: Forbidden."""
+        patterns = self.token.names
+        if patterns is not None and not any(fnmatchcase(name, pattern) for pattern in patterns):
+            raise Forbidden(f"The token is for the names {', '.join(patterns)}, and not for {name!r}.")
+
 
 def create_account(session: Session, name: str) -> Account:
     """Add an account. Raises: InvalidName, NameTaken."""
@@ -60,6 +68,15 @@ def create_account(session: Session, name: str) -> Account:
     session.add(account)
     with unique(session, {"uq_account_name": NameTaken(f"The account name {name!r} is taken.")}):
         return account
+
+
+def sign_up(session: Session, settings: Settings, name: str, password_hash: str | None) -> Account:
+    """Add a stranger's account. Raises: Forbidden where signup is closed, InvalidName, NameTaken."""
+    if settings.signup == "closed":
+        raise Forbidden("This service makes no accounts for strangers; ask its operator for one.")
+    account = create_account(session, name)
+    account.password_hash = password_hash
+    return account
 
 
 def find_account(session: Session, name: str) -> Account | None:
@@ -75,6 +92,7 @@ def create_token(
     scopes: Sequence[str],
     expires_at: datetime | None = None,
     granted_by: Caller | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[Token, str]:
     """Add a token and return it with its secret, which is nowhere else from then on.
 
@@ -83,32 +101,33 @@ def create_token(
         scopes: what it allows; none that `granted_by` lacks.
         expires_at: when it ends; None: never.
         granted_by: the caller who asks; None: the service itself.
+        names: patterns of the listings that it may write (`*`, `?`); None: those of `granted_by`.
 
     Raises:
         Invalid: an unknown scope, or an end in the past.
-        Forbidden: more than the caller's own token may do, or longer.
+        Forbidden: more than the caller's own token may do, or other names.
         QuotaExceeded: the account has MAX_TOKENS tokens.
     """
     _check_scopes(scopes, expires_at)
     if granted_by is not None:
         expires_at = _within(granted_by.token, scopes, expires_at)
+        names = _names_within(granted_by.token, names)
     _check_quota(session, account)
+    token = Token(name=name, scopes=sorted(set(scopes)), expires_at=expires_at, names=_as_list(names))
+    return token, add_secret(session, account, token)
+
+
+def add_secret(session: Session, account: Account, token: Token) -> str:
+    """Add a token or a session of the account and return its secret."""
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = Token(
-        account_id=account.id,
-        name=name,
-        secret_sha256=_hash(secret),
-        scopes=sorted(set(scopes)),
-        expires_at=expires_at,
-    )
+    token.account_id, token.secret_sha256 = account.id, hash_secret(secret)
     session.add(token)
     session.flush()
-    return token, secret
+    return secret
 
 
 def _check_quota(session: Session, account: Account) -> None:
-    query = select(func.count()).where(Token.account_id == account.id, Token.revoked_at.is_(None))
-    living = session.scalar(query) or 0
+    living = session.scalar(select(func.count()).where(*_living_tokens(account))) or 0
     if living >= MAX_TOKENS:
         raise QuotaExceeded(f"The account has {living} tokens, and no more than {MAX_TOKENS}; revoke one.")
 
@@ -130,15 +149,31 @@ def _within(token: Token, scopes: Sequence[str], expires_at: datetime | None) ->
     more = sorted(set(scopes) - set(token.scopes))
     if more:
         raise Forbidden(f"A token cannot grant what it does not have itself: {', '.join(more)}.")
+    if token.kind == "session":
+        return expires_at  # whoever signs in is the account
     ends = [end for end in (expires_at, token.expires_at) if end is not None]
     return min(ends, default=None)
 
 
-def authenticate(session: Session, secret: str) -> Caller:
-    """Return the bearer of that secret. Raises: Unauthenticated."""
+def _names_within(token: Token, names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the names of a new token that `token` grants: its own where it has some, or fewer of them."""
+    if token.names is None or names is None:
+        return names if token.names is None else token.names
+    more = sorted(set(names) - set(token.names))
+    if more:
+        raise Forbidden(f"A token for {', '.join(token.names)} cannot grant {', '.join(more)}.")
+    return names
+
+
+def _as_list(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None else list(names)
+
+
+def authenticate(session: Session, secret: str, kind: str = "token") -> Caller:
+    """Return the bearer of that secret, of a token or of a session. Raises: Unauthenticated."""
     query = select(Account, Token).join(Token, Token.account_id == Account.id)
-    row = session.execute(query.where(Token.secret_sha256 == _hash(secret))).one_or_none()
-    if row is None or row[1].revoked_at is not None:
+    row = session.execute(query.where(Token.secret_sha256 == hash_secret(secret))).one_or_none()
+    if row is None or row[1].revoked_at is not None or row[1].kind != kind:
         raise Unauthenticated("The token is not known here, or was revoked.")
     account, token = row
     if token.expires_at is not None and token.expires_at <= utc_now():
@@ -158,8 +193,11 @@ def note_use(session: Session, token_id: int) -> None:
 
 def list_tokens(session: Session, account: Account) -> list[Token]:
     """Return the account's tokens that are not revoked, newest first."""
-    query = select(Token).where(Token.account_id == account.id, Token.revoked_at.is_(None))
-    return list(session.scalars(query.order_by(Token.id.desc())))
+    return list(session.scalars(select(Token).where(*_living_tokens(account)).order_by(Token.id.desc())))
+
+
+def _living_tokens(account: Account) -> tuple[ColumnElement[bool], ...]:
+    return Token.account_id == account.id, Token.kind == "token", Token.revoked_at.is_(None)
 
 
 def revoke_token(session: Session, caller: Caller, token_id: int) -> None:
@@ -178,5 +216,16 @@ def revoke_token(session: Session, caller: Caller, token_id: int) -> None:
     token.revoked_at = utc_now()
 
 
-def _hash(secret: str) -> str:
+def revoke_secrets(session: Session, found: Sequence[str]) -> None:
+    """End whatever of these secrets is a token or a session here: whoever found one may end it.
+
+    The answer is the same for secrets that are none, so nobody learns which are.
+    """
+    hashes = [hash_secret(secret) for secret in found]
+    living = Token.secret_sha256.in_(hashes), Token.revoked_at.is_(None)
+    session.execute(update(Token).where(*living).values(revoked_at=utc_now()))
+
+
+def hash_secret(secret: str) -> str:
+    """Return the SHA-256 by which a secret is kept, in hex."""
     return hashlib.sha256(secret.encode()).hexdigest()

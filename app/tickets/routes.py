@@ -262,7 +262,7 @@ async def create_ticket(
     fields = _fields(upload, {"name": name, "visibility": visibility})
 
     def publish() -> TicketResponse:
-        check_name(caller.account, fields["name"])
+        caller.need_name(check_name(caller.account, fields["name"]))
         stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
         check_key(session, caller.account, idempotency_key, fields | {"file": stored.file_digest})
         row, created = insert_listing(session, stored, Publication(caller.account, **fields))
@@ -318,7 +318,7 @@ def update_ticket(
     if_match: IfMatch = None,
 ) -> TicketResponse:
     """Change the card or the tags of your listing; nothing else of it ever changes."""
-    row = get_own_ticket(session, ticket, caller.account)
+    row = _get_own(session, ticket, caller, admin=False)
     update_card(session, row, body.model_dump(exclude_unset=True), if_match)
     changed = _ticket_response(session, row, caller.account)
     response.headers["ETag"] = _tag(changed, row)
@@ -328,7 +328,7 @@ def update_ticket(
 @router.post(f"{TICKET}/yank", operation_id="yank_ticket", responses=problems(401, 403, 404, 422))
 def yank(body: Yank, ticket: TicketReference, caller: Yanker, session: SessionDep) -> TicketResponse:
     """Hide your listing from search; who knows it still gets it."""
-    row = get_own_ticket(session, ticket, caller.account, admin="admin" in caller.token.scopes)
+    row = _get_own(session, ticket, caller, admin="admin" in caller.token.scopes)
     yank_ticket(session, row, body.reason, body.detail)
     return _ticket_response(session, row, caller.account)
 
@@ -336,6 +336,12 @@ def yank(body: Yank, ticket: TicketReference, caller: Yanker, session: SessionDe
 @router.post(f"{TICKET}/unyank", operation_id="unyank_ticket", responses=problems(401, 403, 404))
 def unyank(ticket: TicketReference, caller: Yanker, session: SessionDep) -> TicketResponse:
     """Show your listing in search again."""
-    row = get_own_ticket(session, ticket, caller.account, admin="admin" in caller.token.scopes)
+    row = _get_own(session, ticket, caller, admin="admin" in caller.token.scopes)
     unyank_ticket(session, row)
     return _ticket_response(session, row, caller.account)
+
+
+def _get_own(session: Session, ticket: str, caller: Caller, *, admin: bool) -> Listing:
+    row = get_own_ticket(session, ticket, caller.account, admin=admin)
+    caller.need_name(row.name)
+    return row

@@ -1,12 +1,103 @@
-"""login, logout, whoami: the token of this machine's user."""
+"""signup, login, logout, whoami, password, tokens: the account and the tokens of this machine's user."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nirvana.cli.output import Json, Output, Quiet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+tokens_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
+
+
+def signup(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 39 of a-z, 0-9 and -.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an account and keep its first token for this machine's user."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        made = client.create_account(name)
+    path = _keep(made["token"]["secret"])
+    shown = {"name": made["name"], "token": {k: v for k, v in made["token"].items() if k != "secret"}}
+    output = Output(json, quiet)
+    output.data(shown, lambda: output.say(f"you are {made['name']}; the token is kept in {path}"))
+
+
+def password(json: Json = False, quiet: Quiet = False) -> None:
+    """Give your account a password to sign in by in a browser; prompts for it."""
+    from nirvana.client.rest import Client
+    from nirvana.errors import Unauthenticated
+
+    with Client() as client:
+        name = _account_name(client.whoami())
+        new = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)
+        try:
+            client.set_password(new)
+        except Unauthenticated:
+            client.set_password(new, typer.prompt("Old password", hide_input=True, err=True))
+    output = Output(json, quiet)
+    output.data({"account": name}, lambda: output.say(f"{name} has a new password"))
+
+
+@tokens_app.command("ls")
+def list_tokens(json: Json = False, quiet: Quiet = False) -> None:
+    """List your tokens, newest first."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        found = list(client.tokens())
+    rows = [
+        (token["id"], token["name"], ", ".join(token["scopes"]), ", ".join(token["names"] or ["all"]),
+         token["last_used_at"] or "never", token["expires_at"] or "never")
+        for token in found
+    ]  # fmt: skip
+    output = Output(json, quiet)
+    columns = ("id", "name", "may", "listings", "last used", "ends")
+    output.data({"items": found}, lambda: output.table(columns, rows))
+
+
+@tokens_app.command("new")
+def new_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    scopes: Annotated[str, typer.Option(help="Comma-separated: read, publish, yank, job.")] = "read",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it ends; default: it does not.")] = None,
+    names: Annotated[
+        str | None, typer.Option(help="Listings that it may write, comma-separated, such as 'lenet-*'.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a token that may do no more than yours, and print its secret, once."""
+    from nirvana.client.rest import Client
+
+    fields: dict[str, object] = {"name": name, "scopes": scopes.split(",")}
+    fields |= {"expires_in_seconds": days * 86_400} if days is not None else {}
+    fields |= {"names": names.split(",")} if names is not None else {}
+    with Client() as client:
+        made = client.create_token(**fields)
+    Output(json, quiet).data(made, lambda: print(made["secret"]))
+
+
+@tokens_app.command("revoke")
+def revoke_token(
+    token: Annotated[int, typer.Argument(metavar="ID", help="The token's id.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """End one of your tokens."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.revoke_token(str(token))
+    output = Output(json, quiet)
+    output.data({"revoked": token}, lambda: output.say(f"token {token} is revoked"))
 
 
 def login(
@@ -17,15 +108,12 @@ def login(
     quiet: Quiet = False,
 ) -> None:
     """Keep a token for this machine's user, after the service has confirmed it."""
-    from nirvana import environment
     from nirvana.client.rest import Client
-    from nirvana.files import write_atomically
 
     secret = (token or typer.prompt("Token", hide_input=True, err=True)).strip()
     with Client(token=secret) as client:
         who = client.whoami()
-    path = environment.token_file()
-    write_atomically(path, secret.encode(), mode=0o600)
+    path = _keep(secret)
     output = Output(json, quiet)
     output.data(who, lambda: output.say(f"signed in as {_account_name(who)}; the token is kept in {path}"))
 
@@ -49,6 +137,15 @@ def whoami(json: Json = False, quiet: Quiet = False) -> None:
     with Client() as client:
         who = client.whoami()
     Output(json, quiet).data(who, lambda: print(_account_name(who)))
+
+
+def _keep(secret: str) -> Path:
+    from nirvana import environment
+    from nirvana.files import write_atomically
+
+    path = environment.token_file()
+    write_atomically(path, secret.encode(), mode=0o600)
+    return path
 
 
 def _account_name(who: dict[str, object]) -> str:

@@ -59,7 +59,8 @@ _VERBS: tuple[Callable[..., None], ...] = (
         verify.transfer,
     ),
     *(predict.predict, tickets.lint, import_export.export),
-    *(catalogues.methods, accounts.login, accounts.logout, accounts.whoami, catalogues.env),
+    *(catalogues.methods, accounts.signup, accounts.login, accounts.logout, accounts.whoami),
+    *(accounts.password, catalogues.env),
 )
 for _verb in _VERBS:
     app.command(epilog=experiments.options_help() if _verb is experiments.find else None)(_verb)
@@ -67,4 +68,5 @@ app.command(name="import")(import_export.import_)
 app.add_typer(catalogues.tasks_app, name="tasks")
 app.add_typer(processes.admin_app, name="admin")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(accounts.tokens_app, name="tokens")
 app.add_typer(tickets.cache_app, name="cache")

@@ -70,6 +70,11 @@ class Client:
         """Create a token; the secret is in this answer and never again."""
         return self._post("/tokens", json=fields)
 
+    def set_password(self, password: str, old_password: str | None = None) -> None:
+        """Give the account a password to sign in by in a browser."""
+        body = {"password": password, "old_password": old_password}
+        self._transport.request("PUT", "/password", json=body)
+
     def tokens(self) -> Iterator[Json]:
         return self._pages("/tokens", {})
 
