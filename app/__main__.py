@@ -1,4 +1,4 @@
-"""`python -m app serve | migrate | fingerprint | reverify | token`."""
+"""`python -m app serve | migrate | fingerprint | recount | reverify | token`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from app.jobs.reverify import ENQUEUED, reverify
 from app.settings import Settings
 from app.storage import make_storage
 from app.telemetry import configure_logs
+from app.tickets.counts import recount
 from app.tickets.files import limits_of
 from app.tickets.publishing import fill_fingerprints
 from nirvana.errors import NirvanaError, Unavailable
@@ -37,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **{name: getattr(args, name) for name in ("host", "port") if getattr(args, name, None)}
     )
     try:
-        verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "reverify": verify_again}
-        (verbs | {"token": token})[args.command](settings, args)
+        verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "token": token}
+        (verbs | {"recount": count_again, "reverify": verify_again})[args.command](settings, args)
     except NirvanaError as error:
         print(f"{error.title}: {error.detail}", file=sys.stderr)
         return 4
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, help="port to listen on (NIRVANA_PORT)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
     commands.add_parser("fingerprint", help="find copies among tickets that an older version published")
+    commands.add_parser("recount", help="count the listings anew, should the kept counts ever be wrong")
     again = commands.add_parser("reverify", help="measure headlines of older protocols by today's")
     again.add_argument("--task", help="of this task alone")
     again.add_argument("--limit", type=int, help="the most verifications to enqueue")
@@ -120,6 +122,14 @@ def fill(settings: Settings, _args: argparse.Namespace) -> None:
         filled = fill_fingerprints(session, make_storage(settings), limits_of(settings))
     database.dispose()
     print(f"{filled} listings got a fingerprint")
+
+
+def count_again(settings: Settings, _args: argparse.Namespace) -> None:
+    """Write the kept counts anew, from the listings; safe to repeat."""
+    database = make_database(settings)
+    with database.write() as session:
+        recount(session.connection())
+    database.dispose()
 
 
 def verify_again(settings: Settings, args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
@@ -165,9 +165,9 @@ class Paging:
     limit: int
     cursor: str | None
 
-    def link_next(self, cursor: str | None) -> None:
-        """Say where the next page is: Link: <...>; rel="next"."""
-        link_next(self.request, self.response, cursor)
+    def link(self, **cursors: str | None) -> None:
+        """Say where other pages are: rel -> cursor; Link: <...>; rel="next"."""
+        link_pages(self.request, self.response, cursors)
 
 
 def read_paging(
@@ -177,13 +177,21 @@ def read_paging(
     return Paging(request, response, limit, cursor)
 
 
-def link_next(request: Request, response: Response, cursor: str | None) -> None:
-    """Say where the next page is: Link: <...>; rel="next"."""
-    if cursor is None:
-        return
+def link_pages(request: Request, response: Response, cursors: Mapping[str, str | None]) -> None:
+    """Say where other pages are, as references without a host (RFC 8288): a caller's Host header is no
+    address.
+
+    Args:
+        cursors: rel -> the page's cursor, or None where there is none.
+    """
     query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    url = request.url.replace(query=urlencode([*query, ("cursor", cursor)]))
-    response.headers["Link"] = f'<{url}>; rel="next"'
+    links = [
+        f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
+        for rel, cursor in cursors.items()
+        if cursor is not None
+    ]
+    if links:
+        response.headers["Link"] = ", ".join(links)
 
 
 PagingDep = Annotated[Paging, Depends(read_paging)]

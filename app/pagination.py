@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, TypeVar, overload
@@ -25,16 +25,27 @@ SortValue = int | float | str | datetime
 First = TypeVar("First")
 Second = TypeVar("Second")
 Third = TypeVar("Third")
+Fourth = TypeVar("Fourth")
 
 
 @dataclass(frozen=True)
 class Page(Generic[Row]):
-    """Rows of one page, and the cursor of the next."""
+    """Rows of one page, and the cursors of those around it.
+
+    Attributes:
+        total: of all pages; None: nobody counted.
+        total_is_exact, facets_are_exact: False: estimates.
+        more: id of a row -> how many others it stands for.
+    """
 
     rows: list[Row]
     next_cursor: str | None = None
+    previous_cursor: str | None = None
     total: int | None = None
+    total_is_exact: bool = True
     facets: dict[str, dict[str, int]] = field(default_factory=dict)
+    facets_are_exact: bool = True
+    more: Mapping[int, int] = field(default_factory=dict)
 
 
 def cut_page(
@@ -49,6 +60,33 @@ def cut_page(
     """
     shown = list(rows[:limit])
     return Page(shown, write_cursor(bound_to, key(shown[-1])) if len(rows) > limit else None)
+
+
+def cut_both(
+    rows: Sequence[Row],
+    limit: int,
+    bound_to: str,
+    key: Callable[[Row], Sequence[SortValue]],
+    came: tuple[bool, bool],
+) -> Page[Row]:
+    """Return the first `limit` rows as a page that says what is before it, too. Its cursors begin with 1, for
+    what follows a row, or with 0, for what goes before it.
+
+    Args:
+        came: by a cursor; and backwards, so that the rows are in the opposite order.
+    """
+    by_cursor, backwards = came
+    shown, is_cut = list(rows[:limit]), len(rows) > limit
+    if backwards:
+        shown.reverse()
+    if not shown:
+        return Page(shown)
+    follows, precedes = (backwards, is_cut) if backwards else (is_cut, by_cursor)
+    return Page(
+        shown,
+        write_cursor(bound_to, (1, *key(shown[-1]))) if follows else None,
+        write_cursor(bound_to, (0, *key(shown[0]))) if precedes else None,
+    )
 
 
 def binding(*parts: object) -> str:
@@ -73,6 +111,10 @@ def read_cursor(
 def read_cursor(
     text: str, bound_to: str, kinds: tuple[type[First], type[Second], type[Third]]
 ) -> tuple[First, Second, Third]: ...
+@overload
+def read_cursor(
+    text: str, bound_to: str, kinds: tuple[type[First], type[Second], type[Third], type[Fourth]]
+) -> tuple[First, Second, Third, Fourth]: ...
 def read_cursor(text: str, bound_to: str, kinds: tuple[type[object], ...]) -> tuple[object, ...]:
     """Return the sort values of a cursor.
 

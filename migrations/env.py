@@ -16,6 +16,7 @@ import app.tickets.models
 import app.transfers.models  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
+from app.tickets.counts import install_triggers, recount
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -38,7 +39,11 @@ def run(connection: Connection) -> None:
         render_item=render_item,
     )
     with context.begin_transaction():
+        before = context.get_context().get_current_heads()
         context.run_migrations()
+        install_triggers(connection)
+        if before != context.get_context().get_current_heads():
+            recount(connection)
 
 
 settings = context.config.attributes.get("settings") or Settings()

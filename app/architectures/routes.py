@@ -27,7 +27,7 @@ router = APIRouter(tags=["architectures"])
 def list_architectures(session: SessionDep, paging: PagingDep) -> ArchitecturePage:
     """Architectures of published tickets, by name."""
     page = list_rows(session, limit=paging.limit, cursor=paging.cursor)
-    paging.link_next(page.next_cursor)
+    paging.link(next=page.next_cursor)
     items = [ArchitectureSummary.model_validate(row) for row in page.rows]
     return ArchitecturePage(items=items, next_cursor=page.next_cursor)
 

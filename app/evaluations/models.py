@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Index, String, UniqueConstraint
@@ -13,6 +14,12 @@ from nirvana.verification.protocol import VERDICTS
 OUTCOMES = ("found", "same", "differs")
 ATTESTING = ("found", "same")  # outcomes that attest
 UNMEASURED = -2.0  # sorts below every accuracy and every difference of two
+UNMEASURED_BAND = -200
+
+
+def band_of_accuracy(accuracy: float | None) -> int:
+    """Return an accuracy in whole percent, so that a range of accuracies is a few bands of an index."""
+    return UNMEASURED_BAND if accuracy is None else math.floor(100 * accuracy)
 
 
 class Exam(Base):

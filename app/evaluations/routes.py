@@ -55,7 +55,7 @@ def list_verifications(
     `exam`, and the others, by another recipe or on another task, are shown beside it."""
     digest = get_ticket(session, ticket, reader).digest
     page = list_evaluations(session, digest, reader, limit=paging.limit, cursor=paging.cursor)
-    paging.link_next(page.next_cursor)
+    paging.link(next=page.next_cursor)
     items = [evaluation_response(row) for row in page.rows]
     return EvaluationPage(items=items, next_cursor=page.next_cursor)
 

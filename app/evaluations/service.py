@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, undefer
 
 from app.accounts.models import Account
 from app.db import Json, UtcDateTime, insert_if_absent, utc_now
-from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool
+from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool, band_of_accuracy
 from app.pagination import Page, binding, cut_page, read_cursor
 from nirvana.errors import NotFound
 from nirvana.verification.protocol import BASELINES, PROTOCOL, draw_seed
@@ -35,7 +35,7 @@ LISTING = table(
     ),
     column("fingerprint"),
     *(column(name) for name in ("verdict", "protocol", "accuracy", "accuracy_gap", "replicates")),
-    *(column(name) for name in ("sort_accuracy", "sort_gap", "version")),
+    *(column(name) for name in ("sort_accuracy", "sort_gap", "accuracy_band", "version")),
     column("evaluated_at", UtcDateTime),
 )
 
@@ -184,6 +184,7 @@ def _headline(row: Evaluation) -> Json:
         "evaluated_at": row.created_at,
         "sort_accuracy": UNMEASURED if row.accuracy is None else row.accuracy,
         "sort_gap": UNMEASURED if gap is None else gap,
+        "accuracy_band": band_of_accuracy(row.accuracy),
     }
 
 

@@ -24,7 +24,7 @@ from app.dependencies import (
     Limit,
     SessionDep,
     SettingsDep,
-    link_next,
+    link_pages,
     require,
 )
 from app.jobs import service
@@ -127,7 +127,7 @@ def list_jobs(
     )
     is_more, jobs = len(jobs) > limit, jobs[:limit]
     following = write_cursor(bound, (jobs[-1].created_at, jobs[-1].id)) if is_more else None
-    link_next(request, response, following)
+    link_pages(request, response, {"next": following})
     shown = [JobResponse.of(job, service.queue_position(session, job)) for job in jobs]
     return JobPage(items=shown, next_cursor=following)
 

@@ -13,7 +13,7 @@ from app.pagination import MAX_LIMIT
 from app.schemas import problems
 from app.tasks import service
 from app.tasks.schemas import TaskPage, TaskResponse
-from app.tickets.schemas import TicketPage, summarise
+from app.tickets.schemas import TicketPage, page_of
 from app.tickets.service import find_copies
 
 router = APIRouter(tags=["tasks"])
@@ -41,9 +41,8 @@ def get_leaderboard(
 ) -> TicketPage:
     """The tickets of a task by measured accuracy; those not measured yet come last."""
     page = service.leaderboard(session, task, limit=paging.limit, cursor=paging.cursor, brought_in=brought_in)
-    paging.link_next(page.next_cursor)
-    items = summarise(page.rows, find_copies(session, page.rows))
-    return TicketPage(items=items, next_cursor=page.next_cursor, total=page.total, facets={})
+    paging.link(next=page.next_cursor, prev=page.previous_cursor)
+    return page_of(page, find_copies(session, page.rows))
 
 
 @pages.get("/tasks", response_class=HTMLResponse)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import String, UniqueConstraint, delete, func, select
+from sqlalchemy import String, UniqueConstraint, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page
-from app.tickets.models import Listing
-from app.tickets.search import Search, search_tickets
+from app.tickets.conditions import Search
+from app.tickets.counts import SHOWN, count_by
+from app.tickets.models import Listing, ListingGroup
+from app.tickets.search import search_tickets
 from nirvana import tasks
 from nirvana.errors import NotFound
 from nirvana.tasks import Task
@@ -53,15 +55,9 @@ def describe(task: Task) -> Json:
 
 def list_tasks(session: Session) -> list[Json]:
     """Return every task, by name, with the number of public tickets for it."""
-    counts = _count_tickets(session)
+    counts = count_by(session, "task", SHOWN)
     rows = session.scalars(select(TaskRow).order_by(TaskRow.name))
     return [row.body | {"tickets": counts.get(row.name, 0)} for row in rows]
-
-
-def _count_tickets(session: Session) -> dict[str, int]:
-    public = (Listing.visibility == "public", Listing.yanked_at.is_(None))
-    query = select(Listing.task, func.count()).where(*public).group_by(Listing.task)
-    return dict(session.execute(query).all())
 
 
 def get_task(session: Session, name: str) -> Json:
@@ -70,7 +66,8 @@ def get_task(session: Session, name: str) -> Json:
     if row is None:
         known = ", ".join(session.scalars(select(TaskRow.name).order_by(TaskRow.name)))
         raise NotFound(f"There is no task {name[:100]!r}; there are {known}.")
-    return row.body | {"tickets": _count_tickets(session).get(name, 0)}
+    counts = count_by(session, "task", (*SHOWN, ListingGroup.task == name))
+    return row.body | {"tickets": counts.get(name, 0)}
 
 
 def leaderboard(

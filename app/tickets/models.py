@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from app.accounts.models import Account
 from app.db import Base, Exact, Json, UtcDateTime, one_of, utc_now
-from app.evaluations.models import UNMEASURED
+from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
 from nirvana.networks.architecture import Architecture
 
+ORDERS = ("sort_accuracy", "sort_gap", "density", "kept", "created_at", "downloads", "speedup")
+"""Columns that lists go by: each has an index by itself, by task and by group (`ListingGroup`)."""
 VISIBILITIES = ("public", "private")
 INITIAL_KINDS = ("seeded", "stored")
 ORIGINS = ("attested", "sealed", "brought-in")
+THINNEST_BAND = 60
 YANK_REASONS = ("broken", "duplicate", "license", "privacy", "superseded", "withdrawn", "other")
+
+
+def band_of_density(density: float) -> int:
+    """Return the coarse band of a density: each is thinner than the one before by the square root of 2."""
+    return min(THINNEST_BAND, math.floor(-2 * math.log2(density))) if density > 0 else THINNEST_BAND
 
 
 class Blob(Base):
@@ -42,15 +51,12 @@ class Listing(Base):
         one_of("initial_kind", INITIAL_KINDS),
         one_of("yank_reason", YANK_REASONS),
         one_of("origin", ORIGINS),
-        Index("ix_ticket_task_sort_accuracy_id", "task", "sort_accuracy", "id"),
-        Index("ix_ticket_task_density_id", "task", "density", "id"),
-        Index("ix_ticket_task_created_at_id", "task", "created_at", "id"),
+        *(Index(f"ix_ticket_{name}_id", name, "id") for name in ORDERS),
+        *(Index(f"ix_ticket_task_{name}_id", "task", name, "id") for name in ORDERS),
+        *(Index(f"ix_ticket_group_id_{name}_id", "group_id", name, "id") for name in ORDERS),
+        Index("ix_ticket_task_accuracy_band_kept_id", "task", "accuracy_band", "kept", "id"),
+        Index("ix_ticket_task_density_band_sort_accuracy_id", "task", "density_band", "sort_accuracy", "id"),
         Index("ix_ticket_owner_id_created_at_id", "owner_id", "created_at", "id"),
-        Index("ix_ticket_sort_accuracy_id", "sort_accuracy", "id"),
-        Index("ix_ticket_sort_gap_id", "sort_gap", "id"),
-        Index("ix_ticket_density_id", "density", "id"),
-        Index("ix_ticket_kept_id", "kept", "id"),
-        Index("ix_ticket_created_at_id", "created_at", "id"),
         Index("ix_ticket_fingerprint_id", "fingerprint", "id"),
     )
 
@@ -63,7 +69,11 @@ class Listing(Base):
     fingerprint: Mapped[str | None] = mapped_column(String(71))
     """The same for every order of the ticket's units; None where an op has no rule for it."""
     visibility: Mapped[str] = mapped_column(String(10), default="public")
-    origin: Mapped[str] = mapped_column(String(12), index=True)
+    group_id: Mapped[int | None] = mapped_column(ForeignKey("listing_group.id"))
+    """Of its `ListingGroup`; a trigger keeps it (`app.tickets.counts`)."""
+    is_copy: Mapped[bool] = mapped_column(default=False)
+    """An earlier public listing that is not yanked is of the same ticket, in whatever order of its units."""
+    origin: Mapped[str] = mapped_column(String(12))
     """Where its mask came from: `attested` by the registry's own search, `sealed`: of a task with rows that
     nobody has seen, or `brought-in`."""
     blob_id: Mapped[int] = mapped_column(ForeignKey("blob.id"), index=True)
@@ -72,12 +82,12 @@ class Listing(Base):
 
     task: Mapped[str] = mapped_column(String(100))
     architecture_id: Mapped[int] = mapped_column(ForeignKey("architecture.id"), index=True)
-    architecture_name: Mapped[str] = mapped_column(String(200), index=True)
-    family: Mapped[str] = mapped_column(String(200), index=True)
-    method: Mapped[str | None] = mapped_column(String(100), index=True)
+    architecture_name: Mapped[str] = mapped_column(String(200))
+    family: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str | None] = mapped_column(String(100))
     level: Mapped[int | None]
     parent_digest: Mapped[str | None] = mapped_column(String(71), index=True)
-    license: Mapped[str] = mapped_column(String(200), index=True)
+    license: Mapped[str] = mapped_column(String(200))
     description: Mapped[str | None] = mapped_column(Text)
     initial_kind: Mapped[str] = mapped_column(String(10))
     rewind_step: Mapped[int] = mapped_column(BigInteger)
@@ -89,6 +99,14 @@ class Listing(Base):
     """Of `parameters`, biases and normalisations among them."""
     parameters: Mapped[int] = mapped_column(BigInteger)
     flops: Mapped[int] = mapped_column(BigInteger)
+    speedup: Mapped[float]
+    """Operations of a forward pass of the dense network / those of the ticket: theory."""
+    downloads: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    train_bytes: Mapped[int] = column_property(16 * kept_parameters + 4 * kept)
+    """What training it keeps: each parameter with its gradient and Adam's two moments, in 4 bytes each, and
+    where each weight stands. The examples of a batch come on top."""
+    density_band: Mapped[int]
+    """`band_of_density`: coarse, so that a range of densities is a few bands of an index."""
     layers: Mapped[list[Json]] = mapped_column(deferred=True, deferred_raiseload=True)
     manifest: Mapped[Json] = mapped_column(deferred=True, deferred_raiseload=True)
     warnings: Mapped[list[str]]
@@ -102,7 +120,7 @@ class Listing(Base):
     yank_reason: Mapped[str | None] = mapped_column(String(20))
     yank_detail: Mapped[str | None] = mapped_column(Text)
 
-    verdict: Mapped[str | None] = mapped_column(String(30), index=True)
+    verdict: Mapped[str | None] = mapped_column(String(30))
     protocol: Mapped[str | None] = mapped_column(String(100))
     """That its verdict was measured by."""
     accuracy: Mapped[float | None]
@@ -114,6 +132,8 @@ class Listing(Base):
     sort_accuracy: Mapped[float] = mapped_column(default=UNMEASURED)
     """accuracy, and UNMEASURED where there is none: a null has no place in the order of a keyset."""
     sort_gap: Mapped[float] = mapped_column(default=UNMEASURED)
+    accuracy_band: Mapped[int] = mapped_column(default=UNMEASURED_BAND)
+    """`app.evaluations.models.band_of_accuracy`."""
 
     owner: Mapped[Account] = relationship(lazy="raise")
     blob: Mapped[Blob] = relationship(lazy="raise")
@@ -130,13 +150,53 @@ class Listing(Base):
         return recipe
 
 
-class TicketTerm(Base):
-    """A word by which a listing is found: lower case, looked up by its beginning."""
+class BlobCount(Base):
+    """The number of blobs and their bytes, by the first digit of the digest, so that publishers rarely wait
+    for each other. Triggers keep it, as those of `ListingGroup`."""
 
-    __tablename__ = "ticket_term"
+    __tablename__ = "blob_count"
 
-    term: Mapped[str] = mapped_column(Exact, primary_key=True)
-    ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
+    digit: Mapped[str] = mapped_column(String(1), primary_key=True)
+    blobs: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class ListingGroup(Base):
+    """The number of listings of each combination of values that lists are filtered and counted by.
+
+    Triggers keep it with every change of a listing, and `python -m app recount` writes it anew. Absent
+    methods and verdicts are "", because nulls are never the same.
+    """
+
+    __tablename__ = "listing_group"
+    __table_args__ = (
+        UniqueConstraint(
+            "task",
+            "architecture_name",
+            "family",
+            "method",
+            "verdict",
+            "origin",
+            "license",
+            "visibility",
+            "is_yanked",
+            "is_copy",
+            name="uq_listing_group_key",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    visibility: Mapped[str] = mapped_column(String(10))
+    is_yanked: Mapped[bool]
+    is_copy: Mapped[bool]
+    task: Mapped[str] = mapped_column(String(100))
+    architecture_name: Mapped[str] = mapped_column(String(200))
+    family: Mapped[str] = mapped_column(String(200))
+    method: Mapped[str] = mapped_column(String(100))
+    verdict: Mapped[str] = mapped_column(String(30))
+    origin: Mapped[str] = mapped_column(String(12))
+    license: Mapped[str] = mapped_column(String(200))
+    listings: Mapped[int] = mapped_column(BigInteger)
 
 
 class TicketSketch(Base):

@@ -15,8 +15,9 @@ from app.evaluations.pages import describe_evaluation
 from app.evaluations.service import count_exams, headline, list_evaluations
 from app.pages import render
 from app.pagination import DEFAULT_LIMIT
+from app.tickets.conditions import Search
 from app.tickets.schemas import form_names, form_search
-from app.tickets.search import Search, list_ancestors, list_children, search_tickets
+from app.tickets.search import list_ancestors, list_children, search_tickets
 from app.tickets.service import find_copies, get_ticket, is_digest, list_of_digest
 from nirvana.client.filters import PARAMETERS
 from nirvana.verification.verdicts import explain_examples
@@ -44,7 +45,11 @@ def search_page(
         "query": query,
         "chips": [_chip(query, name) for name in query if name not in ("sort", "order")],
         "wider": f"/?{urlencode(query | {'origin': 'any'})}",
-        "next": f"/?{urlencode(query | {'cursor': page.next_cursor})}" if page.next_cursor else None,
+        "pages": {
+            rel: f"/?{urlencode(query | {'cursor': cursor})}"
+            for rel, cursor in (("prev", page.previous_cursor), ("next", page.next_cursor))
+            if cursor
+        },
     }
     return render(request, "search.html", context)
 

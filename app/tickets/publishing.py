@@ -11,19 +11,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
 from app.architectures.service import keep_architecture
 from app.db import Json, insert_if_absent, utc_now
-from app.evaluations.models import UNMEASURED
+from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
 from app.evaluations.origins import find_origin
 from app.evaluations.service import exam_key, refresh_listings
 from app.storage import Storage, ticket_key
-from app.tickets.models import VISIBILITIES, Blob, IdempotencyKey, Listing, TicketSketch, TicketTerm
-from app.tickets.search import terms_of
-from app.tickets.service import get_own, touch_copies
+from app.tickets.models import (
+    VISIBILITIES,
+    Blob,
+    IdempotencyKey,
+    Listing,
+    TicketSketch,
+    band_of_density,
+)
+from app.tickets.service import get_own, is_copy, touch_copies
+from app.tickets.text import keep_words
 from nirvana import tasks
 from nirvana.errors import (
     Forbidden,
@@ -155,8 +162,8 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if created:
-        terms = [{"term": term, "ticket_id": row.id} for term in terms_of(row, owner.name)]
-        session.execute(insert(TicketTerm), terms)
+        session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
+        keep_words(session, row, owner.name)
         _keep_sketch(session, row, stored.ticket)
     return row, created
 
@@ -217,9 +224,12 @@ def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
         "kept_parameters": ticket.kept_parameters,
         "parameters": ticket.architecture.parameter_count,
         "flops": ticket.flops(),
+        "speedup": ticket.architecture.flops() / max(1, ticket.flops()),
+        "density_band": band_of_density(ticket.density),
     }
     _refuse_unstorable(fields)
-    unset = {"tags": [], "version": 1, "sort_accuracy": UNMEASURED, "sort_gap": UNMEASURED}
+    unset = {"tags": [], "version": 1, "is_copy": False, "downloads": 0}
+    unset |= {"sort_accuracy": UNMEASURED, "sort_gap": UNMEASURED, "accuracy_band": UNMEASURED_BAND}
     manifest = json.loads(read_container(data)[0]["manifest"])
     fields["exam_key"] = exam_key(manifest, ticket.digest, file_digest)
     lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(warnings_of(ticket))}

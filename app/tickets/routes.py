@@ -27,6 +27,7 @@ from app.dependencies import (
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.schemas import ResponseModel, binary, problems
+from app.tickets.conditions import Search
 from app.tickets.files import (
     Export,
     Upload,
@@ -49,12 +50,13 @@ from app.tickets.schemas import (
     TicketPage,
     TicketResponse,
     Yank,
+    page_of,
     query_facets,
     query_search,
     summarise,
     summary_of,
 )
-from app.tickets.search import Search, list_ancestors, list_children, search_tickets
+from app.tickets.search import list_ancestors, list_children, search_tickets
 from app.tickets.service import (
     etag,
     find_copies,
@@ -90,9 +92,8 @@ def list_tickets(
     page = search_tickets(
         session, search, reader=reader, limit=paging.limit, cursor=paging.cursor, facets=facets
     )
-    paging.link_next(page.next_cursor)
-    items = summarise(page.rows, find_copies(session, page.rows))
-    return TicketPage(items=items, next_cursor=page.next_cursor, total=page.total, facets=page.facets)
+    paging.link(next=page.next_cursor, prev=page.previous_cursor)
+    return page_of(page, find_copies(session, page.rows))
 
 
 @router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response, responses={
@@ -182,7 +183,7 @@ def _show_digest(
     """Return what a digest determines, and a page of its listings."""
     page = list_of_digest(session, digest, reader, limit=paging.limit, cursor=paging.cursor)
     row, copies = page.rows[0], find_copies(session, page.rows)
-    paging.link_next(page.next_cursor)
+    paging.link(next=page.next_cursor)
     listings = [
         summary_of(one, copies)
         | {"exam": one.exam_key, "file_sha256": one.blob.digest}

@@ -12,9 +12,10 @@ from pydantic import Field
 
 from app.db import Json
 from app.evaluations.schemas import EVALUATION_EXAMPLE, EvaluationResponse
+from app.pagination import Page
 from app.schemas import Instant, Plain, RequestModel, ResponseModel, example
+from app.tickets.conditions import FACETS, Search, read_facets, read_search
 from app.tickets.models import Listing
-from app.tickets.search import FACETS, Search, read_facets, read_search
 from nirvana.client.filters import MAX_LENGTH, PARAMETERS, Filter, literal
 from nirvana.verification.protocol import PROTOCOL
 
@@ -41,6 +42,9 @@ SUMMARY_EXAMPLE: Json = {
     "kept_parameters": 4009,
     "parameters": 50610,
     "flops": 7198,
+    "speedup": 13.95,
+    "train_bytes": 78540,
+    "downloads": 0,
     "initial": "seeded",
     "rewind_step": 0,
     "license": "CC-BY-4.0",
@@ -93,6 +97,12 @@ class TicketSummary(ResponseModel):
     kept_parameters: Annotated[int, Field(description="of `parameters`: biases and normalisations count")]
     parameters: int
     flops: Annotated[int, Field(description="forward, one example, kept weights alone")]
+    speedup: Annotated[float, Field(description="operations of the dense network / those of the ticket")]
+    train_bytes: Annotated[
+        int,
+        Field(description="that training keeps: parameters, gradients, Adam's moments, places of weights"),
+    ]
+    downloads: int
     initial: str
     rewind_step: int
     license: str
@@ -226,17 +236,37 @@ class DigestResponse(ResponseModel):
     next_cursor: str | None
 
 
+class FoundTicket(TicketSummary):
+    """A listing that a search found."""
+
+    model_config = ResponseModel.model_config | example(**SUMMARY_EXAMPLE | {"more": 0})
+    more: Annotated[int, Field(description="with `collapse`: others of its search that match as well")] = 0
+
+
 class TicketPage(ResponseModel):
     """One page of a search."""
 
     model_config = ResponseModel.model_config | example(
-        items=[SUMMARY_EXAMPLE], next_cursor=None, total=1, facets={"task": {"digits": 1}}
+        items=[SUMMARY_EXAMPLE | {"more": 0}],
+        next_cursor=None,
+        previous_cursor=None,
+        total=1,
+        total_is_exact=True,
+        facets={"task": {"digits": 1}},
+        facets_are_exact=True,
     )
-    items: list[TicketSummary]
+    items: list[FoundTicket]
     next_cursor: str | None
+    previous_cursor: str | None
     total: Annotated[int | None, Field(description="of all pages; on the first page only")]
+    total_is_exact: Annotated[
+        bool, Field(description="false: an estimate, from kept counts and the newest listings")
+    ]
     facets: Annotated[
         dict[str, dict[str, int]], Field(description="counts by value, each without its own filter")
+    ]
+    facets_are_exact: Annotated[
+        bool, Field(description="false: estimates, from the hits among the newest listings")
     ]
 
 
@@ -290,6 +320,16 @@ def summarise(rows: Iterable[Listing], copies: Mapping[int, str]) -> list[Ticket
         copies: of `find_copies`.
     """
     return [TicketSummary.model_validate(summary_of(row, copies)) for row in rows]
+
+
+def page_of(page: Page[Listing], copies: Mapping[int, str]) -> TicketPage:
+    """Return the body of a page of a search, whose owners must be loaded."""
+    items = [
+        FoundTicket.model_validate(summary_of(row, copies) | {"more": page.more.get(row.id, 0)})
+        for row in page.rows
+    ]
+    names = TicketPage.model_fields.keys() - {"items"}
+    return TicketPage.model_validate({name: getattr(page, name) for name in names} | {"items": items})
 
 
 def summary_of(row: Listing, copies: Mapping[int, str]) -> Json:

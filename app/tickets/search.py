@@ -1,99 +1,37 @@
-"""Search: filters, order and pages of listings, each backed by an index on both databases.
+"""Search: pages of listings, their totals and facets, and lineage.
 
-The filters are rows of `nirvana.client.filters`; here each gets its condition. A row that names a column of
-the listing needs nothing here.
+No list counts what nobody reads. A page costs its rows (`app.tickets.plans`). Totals and facets come from
+kept counts (`app.tickets.counts`) where these can tell, else from few candidates or from the newest LOOKS
+listings, and then they are estimates and say so.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sqlalchemy import ColumnElement, and_, asc, desc, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, joinedload
+from sqlalchemy import SQLColumnExpression, func, literal, select
+from sqlalchemy.orm import Session, aliased, defer, joinedload
 
 from app.accounts.models import Account
-from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_page, read_cursor
-from app.tickets.models import Listing, TicketTag, TicketTerm
-from app.tickets.service import visible_to
-from nirvana.client.filters import FILTERS, PARSERS, SORTS, Range, parse_range
-from nirvana.errors import InvalidQuery, Problem
+from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, read_cursor
+from app.tickets.conditions import FACETS, Search, column_of, visible_to
+from app.tickets.counts import count_by, find_groups
+from app.tickets.models import Listing, ListingGroup
+from app.tickets.plans import Plan, make_plan, read_in_order
+from app.tickets.text import RANKS, Words
 
-Column = InstrumentedAttribute[object]
-Chosen = str | bool | Range
 MAX_FACET_VALUES = 50
-MAX_TERMS = 200
-MAX_TERM_LENGTH = 40
-_WORD = re.compile(r"[^\W_]+")
-
-
-def column_of(name: str) -> Column:
-    """Return the listing's column of that name. Raises: AttributeError, where it has none."""
-    column: Column = getattr(Listing, name)
-    return column
-
-
-COLUMNS = {row.name: column_of(row.column or row.name) for row in FILTERS if row.column is not None}
-FACETS = {row.name: COLUMNS[row.name] for row in FILTERS if row.facet}
-
-
-@dataclass(frozen=True)
-class Search:
-    """The filters and the order of a search.
-
-    Attributes:
-        filters: FILTERS' name -> the text, the flag or the range that a listing must have. Accuracies are
-            measured ones: a claim is never searched.
-        sort: one of SORTS.
-        order: `asc` or `desc`; None: the sort's own.
-        known_only: no listings whose masks were brought in, and no copies.
-    """
-
-    filters: Mapping[str, Chosen] = field(default_factory=dict)
-    sort: str = "created_at"
-    order: str | None = None
-    known_only: bool = False
-
-    @property
-    def hides_unknown(self) -> bool:
-        """True where only attested and sealed first listings are shown, because nobody asked for more."""
-        asks = "origin" in self.filters
-        return not asks and (self.known_only or self.filters.get("verdict") == "WINNING")
-
-    @property
-    def descending(self) -> bool:
-        return (self.order or SORTS[self.sort].order) == "desc"
-
-
-def read_search(query: Mapping[str, str | bool | None]) -> Search:
-    """Return the search of a query: PARAMETERS' names with their values; empty ones filter nothing.
-
-    Raises:
-        InvalidQuery: a range that is none.
-    """
-    chosen: dict[str, Chosen] = {}
-    for row in FILTERS:
-        value = query.get(row.name)
-        if not value:
-            continue
-        if row.kind == "range":
-            chosen[row.name] = parse_range(row.name, str(value), PARSERS[row.type])
-        else:
-            chosen[row.name] = str(value).upper() if row.is_upper else value
-    order = query.get("order")
-    return Search(chosen, str(query.get("sort") or Search.sort), str(order) if order else None)
-
-
-def read_facets(text: str | None) -> tuple[str, ...]:
-    """Return the facets of a comma-separated list. Raises: InvalidQuery."""
-    names = tuple(dict.fromkeys(text.split(","))) if text else ()
-    for name in names:
-        if name not in FACETS:
-            detail = f"{name[:100]!r} is none of {', '.join(FACETS)}"
-            problem = Problem("/query/facets", "unknown-facet", detail)
-            raise InvalidQuery(f"facets: {detail}.", errors=[problem])
-    return names
+LOOKS = 5000
+CHUNK = 300
+NARROW = (
+    joinedload(Listing.owner),
+    *(defer(column, raiseload=True) for column in (Listing.card, Listing.description, Listing.warnings)),
+)
+"""What a list reads of a listing: nothing wide."""
+Ranked = tuple[int, int]
+"""The rank and the id of a hit."""
 
 
 def search_tickets(
@@ -110,99 +48,148 @@ def search_tickets(
     Args:
         reader: whose private listings are searched as well.
         limit: most rows, 1 to 100.
-        cursor: where the page begins; the first one also has the total.
+        cursor: where the page begins, or where it ends; without one it also has the total.
         facets: FACETS' names whose values are counted, each without its own filter.
 
     Raises:
         InvalidCursor: the cursor is of another list.
     """
-    column = column_of(SORTS[search.sort].column)
-    bound_to = binding(search, reader and reader.id)
-    query = select(Listing).where(*_conditions(search, reader)).options(joinedload(Listing.owner))
+    plan, bound_to = make_plan(session, search, reader), binding(search, reader and reader.id)
+    page = _read_page(plan, bound_to, limit, cursor)
+    if cursor is None:
+        total, is_exact = (len(page.rows), True) if page.next_cursor is None else _count(plan, len(page.rows))
+        page = replace(page, total=total, total_is_exact=is_exact)
+    counted = {name: _count_values(session, search, reader, name) for name in facets}
+    return replace(
+        page,
+        facets={name: values for name, (values, _) in counted.items()},
+        facets_are_exact=all(is_exact for _, is_exact in counted.values()),
+        more=_count_more(plan, page.rows) if search.filters.get("collapse") else {},
+    )
+
+
+def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Page[Listing]:
+    """Return the rows of a page, with the cursors of those around it."""
+    search, start, backwards = plan.terms.search, None, False
+    column = column_of(search.column)
     if cursor is not None:
-        value, after = read_cursor(cursor, bound_to, (column.type.python_type, int))
-        query = query.where(_later(column, value, after, search.descending))
-    direction = desc if search.descending else asc
-    rows = session.scalars(query.order_by(direction(column), direction(Listing.id)).limit(limit + 1)).all()
-    page = cut_page(rows, limit, bound_to, lambda row: (getattr(row, column.key), row.id))
-    counts = {name: _count_values(session, search, reader, name) for name in facets}
-    return replace(page, facets=counts, total=_count(session, search, reader) if cursor is None else None)
+        kinds = (int, int, column.type.python_type, int)
+        forward, rank, value, number = read_cursor(cursor, bound_to, kinds)
+        start, backwards = (rank, value, number), not forward
+    if search.is_ranked:
+        ranked = _find_ranked(plan, limit + 1, start and (start[0], start[2]), backwards)
+    else:
+        place = start and (start[1], start[2])
+        ranked = dict.fromkeys(plan.top(limit + 1, place, backwards=backwards), 0)
+
+    def key(row: Listing) -> tuple[int, SortValue, int]:
+        return ranked[row.id], getattr(row, column.key), row.id
+
+    rows = load(plan.terms.session, list(ranked))
+    return cut_both(rows, limit, bound_to, key, (cursor is not None, backwards))
 
 
-def _later(column: Column, value: SortValue, after: int, descending: bool) -> ColumnElement[bool]:
-    """Return the condition of the rows after (value, after) in the order (column, id)."""
-    if descending:
-        return and_(column <= value, or_(column < value, Listing.id < after))
-    return and_(column >= value, or_(column > value, Listing.id > after))
+def load(session: Session, ids: Sequence[int]) -> list[Listing]:
+    """Return the listings of these ids, in their order, with what a list shows of them."""
+    query = select(Listing).where(Listing.id.in_(ids)).options(*NARROW)
+    rows = {row.id: row for row in session.scalars(query)}
+    return [rows[number] for number in ids]
 
 
-def _conditions(search: Search, reader: Account | None) -> Iterator[ColumnElement[bool]]:
-    yield visible_to(reader)
-    if not search.filters.get("include_yanked"):
-        yield Listing.yanked_at.is_(None)
-    if search.hides_unknown:
-        yield from _are_known()
-    for name, value in search.filters.items():
-        yield from _compare(COLUMNS[name], value) if name in COLUMNS else CONDITIONS[name](str(value))
+def _find_ranked(plan: Plan, limit: int, after: Ranked | None, backwards: bool) -> dict[int, int]:
+    """Return hits of words, id -> rank: the best rank first, and the newest first in each.
+
+    Args:
+        after: the hit that the ones before ended with.
+    """
+    descending = plan.terms.search.descending != backwards
+    hits: dict[int, int] = {}
+    for rank in RANKS if descending else reversed(RANKS):
+        if after is not None and (rank < after[0] if descending else rank > after[0]):
+            continue
+        start = after[1] if after is not None and rank == after[0] else None
+        hits |= dict.fromkeys(_of_rank(plan, rank, limit - len(hits), start, descending), rank)
+        if len(hits) == limit:
+            break
+    return hits
 
 
-def _are_known() -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions of what is shown as a winner unless somebody asks for more: its mask was not
-    searched on the test labels, as far as the registry knows, and it is no copy of an earlier listing."""
-    yield Listing.origin.in_(("attested", "sealed"))
-    other = aliased(Listing)
-    is_same = or_(other.digest == Listing.digest, other.fingerprint == Listing.fingerprint)
-    is_open = (other.visibility == "public", other.yanked_at.is_(None), other.id < Listing.id)
-    yield ~select(other.id).where(is_same, *is_open).exists()
+def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: bool) -> list[int]:
+    """Return the first hits of a rank that are of no better one."""
+    terms, session = plan.terms, plan.terms.session
+    words = Words.of(session, str(terms.search.filters["q"]))
+    conditions = terms.of(Listing, without=("q",))
+    if rank > RANKS[0]:
+        conditions.append(~words.is_in(Listing.id, rank - 1))
+    order = Listing.id.desc() if descending else Listing.id
+    found: list[int] = []
+    while len(found) < limit:
+        if plan.ids is not None:
+            some, own = list(plan.ids), [words.is_in(Listing.id, rank)]
+            own += [] if after is None else [Listing.id < after if descending else Listing.id > after]
+        else:
+            some = words.find(session, rank, most=CHUNK, after=after, descending=descending)
+            own = []
+        query = select(Listing.id).where(Listing.id.in_(some), *own, *conditions)
+        found += session.scalars(query.order_by(order).limit(limit - len(found)))
+        if plan.ids is not None or len(some) < CHUNK:
+            break
+        after = some[-1]
+    return found
 
 
-def _compare(column: Column, value: Chosen) -> Iterator[ColumnElement[bool]]:
-    if not isinstance(value, Range):
-        if (column.key, value) != ("origin", "any"):
-            yield column == value
-        return
-    if value.minimum is not None:
-        yield column >= value.minimum
-    if value.maximum is not None:
-        yield column <= value.maximum
+def _count(plan: Plan, least: int) -> tuple[int, bool]:
+    """Return the number of hits, and True where it is exact.
+
+    Args:
+        least: how many there are at least, and one more.
+    """
+    terms = plan.terms
+    if terms.reader is None and terms.search.is_grouped:
+        return find_groups(terms.session, terms.of_group(), 1)[1], True
+    counts, scale = _look(plan, literal(""))
+    return max(least + 1, round(scale * sum(counts.values()))), scale == 1
 
 
-def _has_words(text: str) -> Iterator[ColumnElement[bool]]:
-    """Yield a condition a word: a listing has it, or a word that begins with it."""
-    for word in dict.fromkeys(words(text)):
-        terms = select(TicketTerm.ticket_id)
-        yield Listing.id.in_(terms.where(TicketTerm.term >= word, TicketTerm.term < word + "\U0010ffff"))
+def _count_values(
+    session: Session, search: Search, reader: Account | None, name: str
+) -> tuple[dict[str, int], bool]:
+    """Count the listings of each value of a facet, the most frequent ones first; True where that is exact."""
+    plan = make_plan(session, search.without(name), reader)
+    terms, key = plan.terms, FACETS[name]
+    if terms.reader is None and terms.search.is_grouped:
+        some = (*terms.of_group(), column_of(key, ListingGroup) != "")
+        return count_by(session, key, some, MAX_FACET_VALUES), True
+    counts, scale = _look(plan, column_of(key))
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return {value: round(scale * number) for value, number in order[:MAX_FACET_VALUES]}, scale == 1
 
 
-def _is_owned_by(name: str) -> Iterator[ColumnElement[bool]]:
-    yield Listing.owner_id.in_(select(Account.id).where(Account.name == name))
+def _look(plan: Plan, value: SQLColumnExpression[object]) -> tuple[dict[str, int], float]:
+    """Count the hits of each value: all of them, or those among the newest LOOKS listings (of the task).
+
+    Returns:
+        the counts, and the number of listings that each one that was looked at stands for.
+    """
+    terms, scale = plan.terms, 1.0
+    query = select(value, func.count()).select_from(Listing)
+    if plan.ids is None:
+        task = terms.search.filters.get("task")
+        is_of = () if task is None else (ListingGroup.task == task,)
+        scale = max(1.0, find_groups(terms.session, is_of, 1)[1] / LOOKS)
+        newest = read_in_order(Search() if task is None else Search({"task": task}), LOOKS)
+        query = query.where(Listing.id.in_(newest))
+    rows = terms.session.execute(query.where(*plan.conditions(Listing)).group_by(value))
+    return {str(one): number for one, number in rows if one is not None}, scale
 
 
-def _has_tag(tag: str) -> Iterator[ColumnElement[bool]]:
-    yield Listing.id.in_(select(TicketTag.ticket_id).where(TicketTag.tag == tag))
-
-
-CONDITIONS: dict[str, Callable[[str], Iterable[ColumnElement[bool]]]] = {
-    "q": _has_words,
-    "owner": _is_owned_by,
-    "tag": _has_tag,
-    "include_yanked": lambda _: (),  # it takes a condition away
-}
-"""The conditions of the filters that are no column of the listing."""
-
-
-def _count(session: Session, search: Search, reader: Account | None) -> int:
-    query = select(func.count()).select_from(Listing).where(*_conditions(search, reader))
-    return session.scalar(query) or 0
-
-
-def _count_values(session: Session, search: Search, reader: Account | None, name: str) -> dict[str, int]:
-    """Count the listings of each value of a facet, the most frequent ones first."""
-    others = replace(search, filters={key: value for key, value in search.filters.items() if key != name})
-    column, count = FACETS[name], func.count()
-    query = select(column, count).where(column.is_not(None), *_conditions(others, reader))
-    query = query.group_by(column).order_by(count.desc(), column).limit(MAX_FACET_VALUES)
-    return {str(value): number for value, number in session.execute(query)}
+def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:
+    """Return, for each row that stands for a run of one job, how many others of the run match too."""
+    jobs = {row.job_id: row.id for row in rows if row.job_id is not None}
+    one = aliased(Listing)
+    conditions = (one.job_id.in_(jobs), *plan.terms.of(one, without=("collapse",)))
+    query = select(one.job_id, func.count()).where(*conditions).group_by(one.job_id)
+    return Counter({jobs[job]: count - 1 for job, count in plan.terms.session.execute(query) if job in jobs})
 
 
 def list_children(session: Session, digest: str, reader: Account | None, limit: int = 100) -> list[Listing]:
@@ -227,15 +214,3 @@ def list_ancestors(session: Session, row: Listing, reader: Account | None, limit
         ancestors.append(parent)
         row = parent
     return ancestors
-
-
-def terms_of(row: Listing, owner: str) -> list[str]:
-    """Return the words that a search finds a listing by."""
-    fields = (owner, row.name, row.task, row.architecture_name, row.method or "", row.description or "")
-    return list(dict.fromkeys(words(" ".join(fields))))[:MAX_TERMS]
-
-
-def words(text: str) -> Iterator[str]:
-    """Yield the words of a text: runs of letters and digits, lower case, cut at 40 characters."""
-    for word in _WORD.finditer(text.lower()):
-        yield word[0][:MAX_TERM_LENGTH]

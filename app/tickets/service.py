@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
-from sqlalchemy.orm import Session, joinedload, undefer
+from sqlalchemy.orm import Session, aliased, joinedload, undefer
 
 from app.accounts.models import Account
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
-from app.tickets.models import YANK_REASONS, Blob, Listing, TicketSketch, TicketTag
+from app.tickets.conditions import visible_to
+from app.tickets.counts import count_by
+from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
+from app.tickets.text import keep_words
 from nirvana.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
@@ -27,12 +30,6 @@ WHOLE = (
     undefer(Listing.manifest),
     undefer(Listing.layers),
 )
-
-
-def visible_to(reader: Account | None) -> ColumnElement[bool]:
-    """Return the condition of the listings that `reader` may see: the public ones, and their own."""
-    public = Listing.visibility == "public"
-    return public if reader is None else or_(public, Listing.owner_id == reader.id)
 
 
 def get_ticket(session: Session, reference: str, reader: Account | None = None) -> Listing:
@@ -143,13 +140,22 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
 
 
 def touch_copies(session: Session, row: Listing) -> None:
-    """Raise the version of every listing of a ticket, in whatever order of its units: what is named as the
-    first of them may be another one now."""
+    """Bring every listing of a ticket up to date, in whatever order of its units: which of them is the first
+    one may have changed."""
     same = [Listing.digest == row.digest]
     if row.fingerprint is not None:
         same.append(Listing.fingerprint == row.fingerprint)
     session.flush()
-    session.execute(update(Listing).where(or_(*same)).values(version=Listing.version + 1))
+    changed = {"version": Listing.version + 1, "is_copy": is_copy()}
+    session.execute(update(Listing).where(or_(*same)).values(changed))
+
+
+def is_copy() -> ColumnElement[bool]:
+    """Return the condition that an earlier open listing is of the same ticket, in whatever order of units."""
+    other = aliased(Listing)
+    is_same = or_(other.digest == Listing.digest, other.fingerprint == Listing.fingerprint)
+    is_open = (other.visibility == "public", other.yanked_at.is_(None), other.id < Listing.id)
+    return select(other.id).where(is_same, *is_open).exists()
 
 
 def get_own(session: Session, owner: Account, name: str) -> Listing:
@@ -185,6 +191,7 @@ def update_card(session: Session, row: Listing, changes: Json, if_match: str | N
         row.tags = _check_tags(changes["tags"])
         session.execute(delete(TicketTag).where(TicketTag.ticket_id == row.id))
         session.add_all(TicketTag(tag=tag, ticket_id=row.id) for tag in row.tags)
+    keep_words(session, row, row.owner.name)
     row.version += 1
     session.flush()
 
@@ -242,9 +249,8 @@ def unyank_ticket(session: Session, row: Listing) -> None:
 
 def read_gauges(session: Session) -> Iterator[Gauge]:
     """Yield the gauges of listings by verdict, and of the files behind them."""
-    verdict = func.coalesce(Listing.verdict, "none")
-    counts = dict(session.execute(select(verdict, func.count()).group_by(verdict)).all())
+    counts = {verdict or "none": number for verdict, number in count_by(session, "verdict", ()).items()}
     yield Gauge("nirvana_tickets", "Listings", "verdict", counts or {"none": 0})
-    files, size = session.execute(select(func.count(), func.coalesce(func.sum(Blob.size_bytes), 0))).one()
-    yield Gauge("nirvana_ticket_files", "Ticket files", values={"": files})
-    yield Gauge("nirvana_ticket_file_bytes", "Bytes of ticket files", values={"": float(size)})
+    files, size = session.execute(select(func.sum(BlobCount.blobs), func.sum(BlobCount.size_bytes))).one()
+    yield Gauge("nirvana_ticket_files", "Ticket files", values={"": float(files or 0)})
+    yield Gauge("nirvana_ticket_file_bytes", "Bytes of ticket files", values={"": float(size or 0)})

@@ -27,7 +27,7 @@ def get_transfers(
     """Transfers of tickets to other tasks, newest first."""
     digest = get_ticket(session, ticket, reader).digest if ticket is not None else None
     page = list_transfers(session, reader, digest=digest, task=task, limit=paging.limit, cursor=paging.cursor)
-    paging.link_next(page.next_cursor)
+    paging.link(next=page.next_cursor)
     names = name_tickets(session, reader, {row.ticket_digest for row in page.rows})
     items = [transfer_response(row, names[row.ticket_digest]) for row in page.rows]
     return TransferPage(items=items, next_cursor=page.next_cursor)

@@ -99,12 +99,16 @@ class Sort:
     order: Literal["asc", "desc"]
 
 
+RELEVANCE = "relevance"
 SORTS = {
     "created_at": Sort("newest", "created_at", "desc"),
     "accuracy": Sort("test accuracy", "sort_accuracy", "desc"),
     "gap": Sort("gain over dense", "sort_gap", "desc"),
     "density": Sort("fewest % left", "density", "asc"),
     "kept": Sort("fewest weights", "kept", "asc"),
+    "speedup": Sort("fewest operations of dense ones", "speedup", "desc"),
+    "downloads": Sort("most downloads", "downloads", "desc"),
+    RELEVANCE: Sort("relevance: words in the name first", "created_at", "desc"),
 }
 
 FILTERS = (
@@ -148,22 +152,35 @@ FILTERS = (
         percent="left",
     ),
     Filter("kept", "range", "number of weights kept, prunable or not", type=int),
-    Filter("accuracy", "range", "measured test accuracy, in [0, 1]"),
-    Filter("accuracy_gap", "range", "measured test accuracy less the dense baseline's"),
+    Filter(
+        "train_bytes",
+        "range",
+        "bytes that training keeps: parameters with gradients and Adam's moments, and places of weights",
+        type=int,
+    ),
+    Filter("accuracy", "range", "measured test accuracy, in [0, 1]", "sort_accuracy"),
+    Filter("accuracy_gap", "range", "measured test accuracy less the dense baseline's", "sort_gap"),
+    Filter("speedup", "range", "operations of the dense network / those of the ticket, in theory"),
     Filter("rewind_step", "range", "rewind step, the updates before the initial values were taken", type=int),
     Filter("created_at", "range", "time of publication", type=datetime),
     Filter("include_yanked", "flag", "yanked tickets as well", column=None),
+    Filter(
+        "collapse",
+        "flag",
+        "of the tickets that one job found, the first in the order asked for; `more` counts the others",
+        column=None,
+    ),
 )
 
 ORDERS = (
     Filter(
         "sort",
         "choice",
-        "order of the tickets",
+        "order of the tickets; with words relevance, else the newest first, unless this says more",
         column=None,
         choices={name: sort.label for name, sort in SORTS.items()},
-        default="created_at",
         label="Order by",
+        blank="newest; with words: relevance",
     ),
     Filter(
         "order",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +16,9 @@ from app.accounts.service import create_account
 from app.db import Database
 from app.pagination import read_cursor, write_cursor
 from app.storage import Storage
+from app.tickets.conditions import Search
 from app.tickets.publishing import Publication, publish_ticket
-from app.tickets.search import Search, search_tickets
+from app.tickets.search import search_tickets
 from nirvana.client.filters import SORTS, Range, instant, integer, number, parse_range
 from nirvana.errors import InvalidCursor, InvalidQuery
 from tests.factories import make_ticket
@@ -61,7 +63,7 @@ CASES = [
     Search(),
     Search({"task": "digits"}),
     Search({"architecture": "mlp-16"}),
-    Search({"q": "lenet"}),
+    Search({"q": "mlp"}),
     Search({"tag": "small"}),
     Search({"owner": "ada"}),
 ]
@@ -89,8 +91,8 @@ def test_every_search_goes_by_an_index(database: Database, storage: Storage, sor
             search_tickets(session, search, limit=1, cursor=page.next_cursor)
         event.remove(database.engine, "before_cursor_execute", note)
         explain = "EXPLAIN QUERY PLAN" if database.engine.dialect.name == "sqlite" else "EXPLAIN"
-        listing = [executed for executed in statements if "ORDER BY" in executed[0]]
-        assert len(listing) == 2 * len(CASES)
+        listing = [executed for executed in statements if "FROM ticket" in executed[0]]
+        assert len(listing) >= 2 * len(CASES)
         for statement, parameters in listing:
             plan = session.connection().exec_driver_sql(f"{explain} {statement}", parameters)
             assert_by_index([str(row) for row in plan])
@@ -99,5 +101,7 @@ def test_every_search_goes_by_an_index(database: Database, storage: Storage, sor
 def assert_by_index(plan: list[str]) -> None:
     """No table of tickets is read whole without an index."""
     whole = [line for line in plan if "Seq Scan on ticket" in line]
-    whole += [line for line in plan if "SCAN ticket" in line and "USING" not in line]
+    whole += [
+        line for line in plan if "SCAN ticket" in line and not re.search("USING|VIRTUAL TABLE INDEX", line)
+    ]
     assert not whole, plan

@@ -1,0 +1,224 @@
+"""A search as data, and the conditions of its listings.
+
+The filters are rows of `nirvana.client.filters`; here each gets its condition. A row that names a column of
+the listing needs nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+
+from app.accounts.models import Account
+from app.evaluations.models import UNMEASURED
+from app.tickets.counts import SHOWN
+from app.tickets.models import Listing, ListingGroup, TicketTag
+from app.tickets.text import Words, words
+from nirvana.client.filters import FILTERS, PARSERS, RELEVANCE, SORTS, Range, parse_range
+from nirvana.errors import InvalidQuery, Problem
+
+Column = InstrumentedAttribute[object]
+Chosen = str | bool | Range
+Row = type[Listing]
+KNOWN_ORIGINS = ("attested", "sealed")
+MEASURED = ("sort_accuracy", "sort_gap")  # columns that hold UNMEASURED instead of null
+
+
+def column_of(name: str, row: type[Listing] | type[ListingGroup] = Listing) -> Column:
+    """Return the row's column of that name. Raises: AttributeError, where it has none."""
+    column: Column = getattr(row, name)
+    return column
+
+
+COLUMNS = {row.name: column_of(row.column or row.name).key for row in FILTERS if row.column is not None}
+FACETS = {row.name: COLUMNS[row.name] for row in FILTERS if row.facet}
+GROUPED = {name: key for name, key in COLUMNS.items() if hasattr(ListingGroup, key)}
+"""Filters that `ListingGroup` can answer -> its column."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The filters and the order of a search.
+
+    Attributes:
+        filters: FILTERS' name -> the text, the flag or the range that a listing must have. Accuracies are
+            measured ones: a claim is never searched.
+        sort: one of SORTS.
+        order: `asc` or `desc`; None: the sort's own.
+        known_only: no listings whose masks were brought in, and no copies.
+    """
+
+    filters: Mapping[str, Chosen] = field(default_factory=dict)
+    sort: str = "created_at"
+    order: str | None = None
+    known_only: bool = False
+
+    @property
+    def hides_unknown(self) -> bool:
+        """True where only attested and sealed first listings are shown, because nobody asked for more."""
+        asks = "origin" in self.filters
+        return not asks and (self.known_only or self.filters.get("verdict") == "WINNING")
+
+    @property
+    def descending(self) -> bool:
+        return (self.order or SORTS[self.sort].order) == "desc"
+
+    @property
+    def column(self) -> str:
+        """The column of the listing that the search goes by."""
+        return SORTS[self.sort].column
+
+    @property
+    def is_ranked(self) -> bool:
+        """True where words are found by rank first."""
+        return self.sort == RELEVANCE and "q" in self.filters
+
+    @property
+    def is_grouped(self) -> bool:
+        """True where kept counts say how many listings there are."""
+        return self.filters.keys() <= GROUPED.keys() | {"include_yanked"}
+
+    def without(self, name: str) -> Search:
+        """Return the search without a filter."""
+        return replace(self, filters={key: value for key, value in self.filters.items() if key != name})
+
+
+def read_search(query: Mapping[str, str | bool | None]) -> Search:
+    """Return the search of a query: PARAMETERS' names with their values; empty ones filter nothing. Words
+    without an order are found by relevance.
+
+    Raises:
+        InvalidQuery: a range that is none.
+    """
+    chosen: dict[str, Chosen] = {}
+    for row in FILTERS:
+        value = query.get(row.name)
+        if not value:
+            continue
+        if row.kind == "range":
+            chosen[row.name] = parse_range(row.name, str(value), PARSERS[row.type])
+        else:
+            chosen[row.name] = str(value).upper() if row.is_upper else value
+    order, own = query.get("order"), RELEVANCE if "q" in chosen else Search.sort
+    return Search(chosen, str(query.get("sort") or own), str(order) if order else None)
+
+
+def read_facets(text: str | None) -> tuple[str, ...]:
+    """Return the facets of a comma-separated list. Raises: InvalidQuery."""
+    names = tuple(dict.fromkeys(text.split(","))) if text else ()
+    for name in names:
+        if name not in FACETS:
+            detail = f"{name[:100]!r} is none of {', '.join(FACETS)}"
+            problem = Problem("/query/facets", "unknown-facet", detail)
+            raise InvalidQuery(f"facets: {detail}.", errors=[problem])
+    return names
+
+
+def visible_to(reader: Account | None, row: Row = Listing) -> ColumnElement[bool]:
+    """Return the condition of the listings that `reader` may see: the public ones, and their own."""
+    public = row.visibility == "public"
+    return public if reader is None else or_(public, row.owner_id == reader.id)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The conditions of a search, on the listing or on an alias of it."""
+
+    session: Session
+    search: Search
+    reader: Account | None
+
+    def of(self, row: Row, *, without: Collection[str] = ()) -> list[ColumnElement[bool]]:
+        """Return the conditions of a row.
+
+        Args:
+            without: filters that something else takes care of.
+        """
+        names = [name for name in self.search.filters if name not in without]
+        return [*self.of_shown(row), *self.of_filters(row, names)]
+
+    def of_filters(self, row: Row, names: Iterable[str]) -> Iterator[ColumnElement[bool]]:
+        """Yield the conditions of these filters alone."""
+        for name in names:
+            value = self.search.filters[name]
+            if name in COLUMNS:
+                yield from _compare(column_of(COLUMNS[name], row), value)
+            else:
+                yield from CONDITIONS[name](self, row, str(value))
+
+    def of_group(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of the groups whose public listings the search may find."""
+        listed = [SHOWN[0]] if self.search.filters.get("include_yanked") else [*SHOWN]
+        if self.search.hides_unknown:
+            listed += (ListingGroup.origin.in_(KNOWN_ORIGINS), ListingGroup.is_copy.is_(False))
+        for name, value in self.search.filters.items():
+            if name in GROUPED:
+                listed += _compare(column_of(GROUPED[name], ListingGroup), value)
+        return listed
+
+    def of_shown(self, row: Row) -> Iterator[ColumnElement[bool]]:
+        """Yield the conditions of the listings that the reader is shown, whatever the filters."""
+        yield visible_to(self.reader, row)
+        if not self.search.filters.get("include_yanked"):
+            yield row.yanked_at.is_(None)
+        if self.search.hides_unknown:
+            yield row.origin.in_(KNOWN_ORIGINS)
+            yield row.is_copy.is_(False)
+
+
+def _compare(column: Column, value: Chosen) -> Iterator[ColumnElement[bool]]:
+    if not isinstance(value, Range):
+        if (column.key, value) != ("origin", "any"):
+            yield column == value
+        return
+    if value.minimum is not None:
+        yield column >= value.minimum
+    elif column.key in MEASURED:
+        yield column > UNMEASURED
+    if value.maximum is not None:
+        yield column <= value.maximum
+
+
+def find_owner(session: Session, name: str) -> int | None:
+    """Return the id of the account of that name."""
+    return session.scalar(select(Account.id).where(Account.name == name))
+
+
+def _has_words(terms: Terms, row: Row, text: str) -> Iterator[ColumnElement[bool]]:
+    yield Words.of(terms.session, text).is_in(row.id) if any(words(text)) else false()
+
+
+def _is_owned_by(terms: Terms, row: Row, name: str) -> Iterator[ColumnElement[bool]]:
+    yield row.owner_id == find_owner(terms.session, name)
+
+
+def _has_tag(_: Terms, row: Row, tag: str) -> Iterator[ColumnElement[bool]]:
+    yield select(TicketTag.ticket_id).where(TicketTag.tag == tag, TicketTag.ticket_id == row.id).exists()
+
+
+def _is_best_of_run(terms: Terms, row: Row, _: str) -> Iterator[ColumnElement[bool]]:
+    """Yield the condition that no other listing of the same search job is found before this one."""
+    other = aliased(Listing)
+    same = (other.job_id == row.job_id, *terms.of(other, without=("collapse",)))
+    yield ~select(other.id).where(*same, is_before(terms.search, other, row)).exists()
+
+
+def is_before(search: Search, one: Row, other: Row) -> ColumnElement[bool]:
+    """Return the condition that a row comes before another one in the order of a search."""
+    first, second = (column_of(search.column, row) for row in (one, other))
+    if search.descending:
+        return or_(first > second, and_(first == second, one.id > other.id))
+    return or_(first < second, and_(first == second, one.id < other.id))
+
+
+CONDITIONS: dict[str, Callable[[Terms, Row, str], Iterable[ColumnElement[bool]]]] = {
+    "q": _has_words,
+    "owner": _is_owned_by,
+    "tag": _has_tag,
+    "collapse": _is_best_of_run,
+    "include_yanked": lambda *_: (),  # it takes a condition away
+}
+"""The conditions of the filters that are no column of the listing."""

@@ -1,0 +1,229 @@
+"""The way that a search takes, so that it costs its page and not the table.
+
+Each way reads a bounded number of rows, or a number that the share of hits alone decides:
+
+- what is rare (an owner, a tag, words, a range, a combination of values) is looked up first: at most FEW ids;
+- what is common is met soon by walking an index in the order of the search;
+- what is common in all but lies far down that order (the smallest of the accurate ones) is merged from parts,
+  each of which is walked in the order by an index of its own: groups of equal values, or bands of a range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Integer,
+    Select,
+    UnaryExpression,
+    asc,
+    desc,
+    or_,
+    select,
+    true,
+    values,
+)
+from sqlalchemy import column as name_column
+from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.operators import custom_op
+
+from app.accounts.models import Account
+from app.evaluations.models import band_of_accuracy
+from app.pagination import SortValue
+from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner
+from app.tickets.counts import find_groups
+from app.tickets.models import ORDERS, Listing, TicketTag, band_of_density
+from app.tickets.text import ANYWHERE, Words
+from nirvana.client.filters import Range
+
+FEW = 1000
+MOST_GROUPS = 32
+Place = tuple[SortValue, int]
+"""The sort value and the id of a row."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The values of a column that the hits have; within each one an index has the order of the search."""
+
+    column: str
+    values: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search, and the way that it takes.
+
+    Attributes:
+        ids: all that can be found, where that is little; None: it is not.
+        parts: what is merged; None: the index of the order is walked.
+    """
+
+    terms: Terms
+    ids: Sequence[int] | None = None
+    parts: Parts | None = None
+
+    def top(self, limit: int, after: Place | None = None, *, backwards: bool = False) -> Sequence[int]:
+        """Return the ids of the first listings in the order of the search.
+
+        Args:
+            limit: the most ids.
+            after: the row that the ones before ended with.
+            backwards: in the opposite order.
+        """
+        if self.ids is not None and not self.ids:
+            return []
+        session, search = self.terms.session, self.terms.search
+        step = _Step(search.column, search.descending != backwards, after, limit)
+        if self.parts is not None:
+            return session.scalars(_merge(self.terms, self.parts, step)).all()
+        query = select(Listing.id).where(*self.conditions(Listing))
+        return session.scalars(step.apply(query, Listing)).all()
+
+    def conditions(self, row: Row) -> list[ColumnElement[bool]]:
+        """Return the conditions of what the search finds."""
+        if self.ids is None:
+            return _walked(self.terms, row)
+        return [row.id.in_(self.ids), *self.terms.of(row, without=("q", "owner", "tag"))]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The next rows of an order."""
+
+    column: str
+    descending: bool
+    after: Place | None
+    limit: int
+
+    def apply(self, query: Select[int], row: Row) -> Select[int]:
+        column, direction = column_of(self.column, row), desc if self.descending else asc
+        if self.after is not None:
+            value, number = self.after
+            if self.descending:
+                query = query.where(column <= value, or_(column < value, row.id < number))
+            else:
+                query = query.where(column >= value, or_(column > value, row.id > number))
+        return query.order_by(direction(column), direction(row.id)).limit(self.limit)
+
+
+def read_in_order(search: Search, limit: int) -> Select[int]:
+    """Select the ids of the first listings of a search by task alone, whoever may see them."""
+    query = select(Listing.id)
+    if "task" in search.filters:
+        query = query.where(Listing.task == search.filters["task"])
+    return _Step(search.column, search.descending, None, limit).apply(query, Listing)
+
+
+def make_plan(session: Session, search: Search, reader: Account | None) -> Plan:
+    """Choose the way of a search."""
+    if reader is not None and not _has_private(session, reader):
+        reader = None
+    terms = Terms(session, search, reader)
+    for ids in _few(terms):
+        if len(ids) <= FEW:
+            return Plan(terms, ids=ids)
+    return Plan(terms, parts=_bands(search) or _groups(terms))
+
+
+def _has_private(session: Session, reader: Account) -> bool:
+    query = select(Listing.id).where(Listing.owner_id == reader.id, Listing.visibility == "private")
+    return session.scalar(query.limit(1)) is not None
+
+
+def _few(terms: Terms) -> Iterator[Sequence[int]]:
+    """Yield what each filter by itself lets through, at most FEW + 1 ids of it."""
+    session, filters = terms.session, terms.search.filters
+    if "owner" in filters:
+        owner = find_owner(session, str(filters["owner"]))
+        yield _first(session, Listing.owner_id == owner) if owner is not None else []
+    if "tag" in filters:
+        query = select(TicketTag.ticket_id).where(TicketTag.tag == str(filters["tag"]))
+        yield session.scalars(query.limit(FEW + 1)).all()
+    if "q" in filters:
+        yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
+    if terms.reader is None and filters.keys() & GROUPED.keys() - {"task"}:
+        groups, listings = find_groups(session, terms.of_group(), FEW + 1)
+        if listings <= FEW:
+            yield _first(session, Listing.group_id.in_(groups)) if groups else []
+    for name, value in filters.items():
+        if isinstance(value, Range) and COLUMNS[name] in ORDERS and COLUMNS[name] != terms.search.column:
+            yield _in_range(terms, name)
+
+
+def _in_range(terms: Terms, name: str) -> Sequence[int]:
+    names = {name, "task"} & terms.search.filters.keys()
+    return _first(terms.session, *terms.of_filters(Listing, names))
+
+
+def _first(session: Session, *conditions: ColumnElement[bool]) -> Sequence[int]:
+    return session.scalars(select(Listing.id).where(*conditions).limit(FEW + 1)).all()
+
+
+def _bands(search: Search) -> Parts | None:
+    """Return the bands of a range that lies across the order of the search."""
+    filters = search.filters
+    if "task" not in filters:
+        return None
+    accuracy, density = filters.get("accuracy"), filters.get("density")
+    if search.column == "kept" and isinstance(accuracy, Range) and accuracy.minimum is not None:
+        ends = accuracy.minimum, _most(accuracy)
+        first, last = (band_of_accuracy(_inside(end, 0.0, 1.0)) for end in ends)
+        return Parts("accuracy_band", range(first, last + 1))
+    if search.column == "sort_accuracy" and isinstance(density, Range):
+        least = density.minimum if density.minimum is not None else 0.0
+        last, first = (band_of_density(_inside(end, 0.0, 1.0)) for end in (least, _most(density)))
+        return Parts("density_band", range(first, last + 1))
+    return None
+
+
+def _most(chosen: Range) -> object:
+    return 1.0 if chosen.maximum is None else chosen.maximum
+
+
+def _inside(value: object, least: float, most: float) -> float:
+    assert isinstance(value, int | float)
+    return min(max(float(value), least), most)
+
+
+def _groups(terms: Terms) -> Parts | None:
+    """Return the groups of a search by equal values, where they are not many."""
+    if terms.reader is not None or not terms.search.filters.keys() & GROUPED.keys() - {"task"}:
+        return None
+    groups, _ = find_groups(terms.session, terms.of_group(), MOST_GROUPS + 1)
+    return Parts("group_id", groups) if len(groups) <= MOST_GROUPS else None
+
+
+def _merge(terms: Terms, parts: Parts, step: _Step) -> Select[int]:
+    """Select the first ids of all parts from the first ones of each."""
+    part = values(name_column("value", Integer), name="part").data([(value,) for value in parts.values])
+    listed = part.cte("part")
+    one, other = aliased(Listing), aliased(Listing)
+    conditions = (column_of(parts.column, one) == listed.c.value, *_walked(terms, one, parts.column))
+    top = step.apply(select(one.id).where(*conditions), one)
+    if terms.session.get_bind().dialect.name == "sqlite":
+        joined = select(other.id).select_from(listed).join(other, other.id.in_(top.correlate(listed)))
+    else:
+        first = top.correlate(listed).lateral("first")
+        joined = select(other.id).select_from(listed).join(first, true()).join(other, other.id == first.c.id)
+    return replace(step, after=None).apply(joined, other)
+
+
+def _walked(terms: Terms, row: Row, leading: str | None = None) -> list[ColumnElement[bool]]:
+    """Return the conditions of rows that are read in the order of an index. SQLite's planner shall take no
+    other one: a unary plus says so.
+
+    Args:
+        leading: the column of the parts that are merged.
+    """
+    names = terms.search.filters.keys()
+    own = {name for name in names if COLUMNS.get(name) == terms.search.column}
+    own |= {"task"} & names if leading != "group_id" else set()
+    others = terms.of(row, without=own)
+    if terms.session.get_bind().dialect.name == "sqlite":
+        plus = custom_op[bool]("+")
+        others = [UnaryExpression(one.self_group(), operator=plus, type_=Boolean()) for one in others]
+    return [*terms.of_filters(row, own), *others]

@@ -1,0 +1,132 @@
+"""Full text of listings by the database's own engine: SQLite's FTS5, PostgreSQL's tsvector with a GIN index.
+
+A word is a run of letters and digits in lower case, the same on both databases; it is found by its beginning
+too. Each is kept with the ranks that it counts for: `1lenet` where the name has it, `2lenet` where the name,
+the owner, the task, the architecture, the method or a tag has it, `3lenet` wherever it stands. So one index
+answers for each rank, and no engine has to read every hit to find the best ones.
+
+The table `ticket_text` is not among the models, because on SQLite it is a virtual one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    ColumnElement,
+    TextClause,
+    bindparam,
+    column,
+    delete,
+    exists,
+    false,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.tickets.models import Listing
+
+MAX_WORD_LENGTH = 40
+MAX_PROSE_WORDS = 5000
+RANKS = (1, 2, 3)
+ANYWHERE = 3
+_WORD = re.compile(r"[^\W_]+")
+
+
+def words(text: str) -> Iterator[str]:
+    """Yield the words of a text: runs of letters and digits, lower case, cut at 40 characters."""
+    for word in _WORD.finditer(text.lower()):
+        yield word[0][:MAX_WORD_LENGTH]
+
+
+def keep_words(session: Session, row: Listing, owner: str) -> None:
+    """Write the words by which a listing is found; its card must be loaded."""
+    about = (owner, row.task, row.architecture_name, row.method, *row.tags)
+    parts = [_words_of(row.name), _words_of(*about), _words_of(row.description, row.card)[:MAX_PROSE_WORDS]]
+    every = dict.fromkeys(f"{rank}{word}" for rank in RANKS for part in parts[:rank] for word in part)
+    if _is_sqlite(session):
+        session.execute(delete(table("ticket_text")).where(literal_column("rowid") == row.id))
+        statement, written = "INSERT INTO ticket_text (rowid, words) VALUES (:id, :words)", " ".join(every)
+    else:
+        statement = (
+            "INSERT INTO ticket_text (ticket_id, words) VALUES (:id, CAST(:words AS tsvector)) "
+            "ON CONFLICT (ticket_id) DO UPDATE SET words = excluded.words"
+        )
+        written = " ".join(f"'{word}'" for word in every)
+    session.execute(text(statement), {"id": row.id, "words": written})
+
+
+def _words_of(*texts: str | None) -> list[str]:
+    return list(dict.fromkeys(words(" ".join(text for text in texts if text))))
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a query on a database. Without one it finds nothing.
+
+    Attributes:
+        is_sqlite: else PostgreSQL.
+    """
+
+    words: tuple[str, ...]
+    is_sqlite: bool
+
+    @classmethod
+    def of(cls, session: Session, query: str) -> Words:
+        return cls(tuple(_words_of(query)), _is_sqlite(session))
+
+    def find(
+        self, session: Session, rank: int, *, most: int, after: int | None = None, descending: bool = True
+    ) -> list[int]:
+        """Return the ids of the listings that have every word, in order.
+
+        Args:
+            rank: one of RANKS, where the words may stand.
+            most: ids to give.
+            after: the id that the ones before ended with.
+        """
+        if not self.words:
+            return []
+        number: ColumnElement[int] = literal_column(self._id)
+        query = select(number).select_from(table("ticket_text")).where(self._match(rank))
+        if after is not None:
+            query = query.where(number < after if descending else number > after)
+        order = number.desc() if descending else number
+        return list(session.scalars(query.order_by(order).limit(most)))
+
+    def is_in(self, ticket_id: InstrumentedAttribute[int], rank: int = ANYWHERE) -> ColumnElement[bool]:
+        """Return the condition that a listing has every word, checked for one listing after the other."""
+        if not self.words:
+            return false()
+        number: ColumnElement[int] = literal_column(f"ticket_text.{self._id}")
+        of_row = exists(select(literal(1)).select_from(table("ticket_text")).where(number == ticket_id))
+        if not self.is_sqlite:
+            return of_row.where(self._match(rank))
+        written: ColumnElement[str] = literal(" ") + column("words")
+        return of_row.where(*(func.instr(written, f" {rank}{word}") > 0 for word in self.words))
+
+    @property
+    def _id(self) -> str:
+        return "rowid" if self.is_sqlite else "ticket_id"
+
+    def _match(self, rank: int) -> TextClause:
+        if self.is_sqlite:
+            clause, query = "ticket_text MATCH :match", _join('"{}" *', rank, self.words, " AND ")
+        else:
+            clause, query = "words @@ CAST(:match AS tsquery)", _join("'{}':*", rank, self.words, " & ")
+        return text(clause).bindparams(bindparam("match", query, unique=True))
+
+
+def _join(pattern: str, rank: int, wanted: Iterable[str], glue: str) -> str:
+    return glue.join(pattern.format(f"{rank}{word}") for word in wanted)
+
+
+def _is_sqlite(session: Session) -> bool:
+    return session.get_bind().dialect.name == "sqlite"
