@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi import params as parameters
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -24,7 +26,7 @@ from app.db import Database
 from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
-from nirvana.errors import InvalidQuery, NotFound, Problem, Unauthenticated
+from nirvana.errors import InvalidQuery, JsonObject, NotFound, Problem, Unauthenticated
 
 log = logging.getLogger("nirvana.app")
 READING = ("GET", "HEAD")
@@ -127,8 +129,14 @@ AnyCaller = Annotated[Caller, Depends(any_caller)]
 Reader = Annotated[Account | None, Depends(find_account)]
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=200, description="the same key with the same request is done once"),
+]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most items on the page")]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before, of the same query")]
+Cursor = Annotated[
+    str | None, Query(max_length=2000, description="`next_cursor` of the page before, of the same query")
+]
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,53 @@ TicketReference = Annotated[
 ]
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def refuse_unstorable_body(request: Request) -> None:
+    """Refuse a JSON body with a text that no database keeps, or a number past every float.
+
+    Raises:
+        RequestValidationError: each with its place, whatever model the body is of.
+    """
+    if request.scope["route"].body_field is None:  # it is no JSON, or is read by the route itself
+        return
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        return  # FastAPI has refused it, or its model will
+    if problems := list(_unstorable(body)):
+        raise RequestValidationError(problems)
+
+
+def _unstorable(body: object) -> Iterator[JsonObject]:
+    """Yield the texts and numbers of a JSON value that nothing can keep, without recursion."""
+    left: list[tuple[tuple[str | int, ...], object]] = [(("body",), body)]
+    while left:
+        place, value = left.pop()
+        if isinstance(value, dict):
+            left += [((*place, name), member) for name, member in value.items()]
+            left += [((*place, name), name) for name in value]
+        elif isinstance(value, list):
+            left += [((*place, number), member) for number, member in enumerate(value)]
+        elif detail := _why_unstorable(value):
+            yield {"type": "unstorable", "loc": place, "msg": detail, "input": None}
+
+
+def _why_unstorable(value: object) -> str | None:
+    if isinstance(value, str):
+        if "\0" in value:
+            return "a NUL character, which no database keeps"
+        return (
+            None if value.isascii() or not any(map(_is_surrogate, value)) else "half a character is no text"
+        )
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "a number past the largest float"
+    return None
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+async def refuse_unknown_query(request: Request) -> None:
     """Refuse a query that the route does not know: a typo must never widen a search.
 
     Raises:

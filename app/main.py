@@ -14,7 +14,7 @@ from app import health, pages, problems, schemas
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
-from app.dependencies import refuse_unknown_query
+from app.dependencies import refuse_unknown_query, refuse_unstorable_body
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_unknown_query), Depends(refuse_unstorable_body)],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics

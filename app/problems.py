@@ -110,11 +110,17 @@ def internal_error(request: Request) -> Response:
 
 def validation_error(error: RequestValidationError) -> NirvanaError:
     """Return FastAPI's own complaint about a request as an error of our tree."""
+    for item in error.errors():
+        if item["type"] == "json_invalid":
+            return unreadable(f"{item['ctx']['error']} at character {item['loc'][-1]}")
     problems = tuple(_problem(item) for item in error.errors())
-    if any(item["type"] == "json_invalid" for item in error.errors()):
-        return Malformed("The body is not JSON.", errors=problems)
     first = problems[0]
     return Invalid(f"{first.pointer}: {first.detail}", errors=problems)
+
+
+def unreadable(reason: str) -> Malformed:
+    """Return the error of a body that is no JSON that can be read."""
+    return Malformed("The body is not JSON.", errors=[Problem("", "json-invalid", reason)])
 
 
 def _problem(item: ErrorDetails) -> Problem:
@@ -161,6 +167,8 @@ def _http_problem(request: Request, error: HTTPException, max_body_bytes: int) -
     if error.status_code == 413:
         detail = f"The body is larger than this route takes ({max_body_bytes} bytes)."
         return problem_response(request, TooLarge(detail, limit_bytes=max_body_bytes))
+    if error.status_code == 400:  # too deep, no UTF-8, or a number of thousands of digits
+        return problem_response(request, unreadable(str(error.detail)))
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}"

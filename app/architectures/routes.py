@@ -13,6 +13,7 @@ from app.architectures.schemas import (
     ArchitectureResponse,
     ArchitectureSummary,
 )
+from app.architectures.service import check_name
 from app.architectures.service import get_architecture as get_row
 from app.architectures.service import list_architectures as list_rows
 from app.db import Json
@@ -44,6 +45,7 @@ def check_architecture(
 ) -> ArchitectureCheck:
     """Check a graph and compute its shapes and costs; nothing is stored."""
     checked = Architecture.from_manifest(graph, max_parameters=settings.max_parameters)
+    check_name(checked.name, "/name")
     return ArchitectureCheck(
         name=checked.name,
         digest=checked.digest,

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from app.accounts.service import Caller
-from app.dependencies import TICKET, PagingDep, Reader, SessionDep, SettingsDep, TicketReference, require
+from app.dependencies import (
+    TICKET,
+    IdempotencyKey,
+    PagingDep,
+    Reader,
+    SessionDep,
+    SettingsDep,
+    TicketReference,
+    require,
+)
 from app.evaluations.origins import list_attestations
 from app.evaluations.schemas import (
     AttestationPage,
@@ -23,6 +32,7 @@ from app.evaluations.schemas import (
 from app.evaluations.service import get_evaluation, list_evaluations
 from app.evaluations.signing import list_keys, sign_verdict
 from app.jobs import service as jobs
+from app.jobs.kinds import MostReplicates, Replicates
 from app.jobs.schemas import JobResponse
 from app.schemas import RequestModel, example, problems
 from app.settings import Settings
@@ -39,8 +49,8 @@ class NewVerification(RequestModel):
     """A verification to run: more replicates give a stronger verdict. Without any: 5, topped up to 20."""
 
     model_config = RequestModel.model_config | example(replicates=5, max_replicates=20)
-    replicates: int | None = Field(default=None, description="training runs of each arm, at least 2")
-    max_replicates: int | None = Field(
+    replicates: Replicates | None = Field(default=None, description="training runs of each arm")
+    max_replicates: MostReplicates | None = Field(
         default=None,
         description="while the verdict is open, looks follow at 2 and 4 times the replicates, up to this "
         "many; by default the replicates that were said",
@@ -120,7 +130,7 @@ def create_attestation(
     caller: JobCaller,
     session: SessionDep,
     settings: SettingsDep,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Ask for a ticket's search to be run again, by the method, recipe and seed that its file names: where it
     gives the ticket, its mask is attested, for every listing of it on its task."""
@@ -144,7 +154,7 @@ def create_verification(
     session: SessionDep,
     settings: SettingsDep,
     body: NewVerification | None = None,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Ask for a verification of a ticket: a job that trains it again beside a dense baseline and controls."""
     get_ticket(session, ticket, caller.account)

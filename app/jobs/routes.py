@@ -21,6 +21,7 @@ from app.dependencies import (
     AnyCaller,
     Cursor,
     DatabaseDep,
+    IdempotencyKey,
     Limit,
     SessionDep,
     SettingsDep,
@@ -50,8 +51,8 @@ class JobRoute(APIRoute):
                 errors = [item for item in error.errors() if item["loc"][0] == "body"]
                 if not errors or any(item["type"] == "json_invalid" for item in errors):
                     raise
-                for item in errors:
-                    item["loc"] = item["loc"][2:]  # without `body` and the kind
+                for item in errors:  # without `body`, and the kind of the tagged union
+                    item["loc"] = item["loc"][2 if item["loc"][1:2] and item["loc"][1] in kinds() else 1 :]
                 raise invalid_job(problems_of(errors)) from None
 
         return handler
@@ -74,10 +75,7 @@ def known_kind(name: str | None) -> str | None:
 
 
 JobCaller = Annotated[Caller, Depends(require("job"))]
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="the same key gives the same job again")
-]
-LastEventId = Annotated[int, Header(ge=0, description="go on after this event")]
+LastEventId = Annotated[int, Header(ge=0, lt=2**31, description="go on after this event")]
 KindFilter = Annotated[
     str | None, Query(json_schema_extra={"enum": list(kinds())}), AfterValidator(known_kind)
 ]

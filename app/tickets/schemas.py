@@ -18,6 +18,7 @@ from app.tickets.search import FACETS, Search, read_facets, read_search
 from nirvana.client.filters import MAX_LENGTH, PARAMETERS, Filter, literal
 from nirvana.verification.protocol import PROTOCOL
 
+Visibility = Literal["public", "private"]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _DIGEST = "sha256:" + "5f" * 32
 _LAYER = {"name": "fc1.weight", "shape": [300, 64], "kept": 1290, "total": 19200, "density": 0.0672}
@@ -263,6 +264,14 @@ class LintResponse(ResponseModel):
     parameters: int | None
     warnings: list[str]
     errors: list[Json]
+
+
+class NewListing(RequestModel):
+    """The place of a new ticket in the registry: form fields beside its file, or the query of a raw body."""
+
+    model_config = RequestModel.model_config | example(name="lenet-300-100-digits-07", visibility="public")
+    name: Annotated[Plain, Field(max_length=140, description="with or without `owner/` before it")]
+    visibility: Annotated[Visibility | None, Field(description="by default public")] = None
 
 
 class CardChange(RequestModel):

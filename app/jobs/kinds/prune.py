@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, field_validator, model_validator
 
-from app.jobs.kinds import Asker, Integer, Kind, Plan, Spec, find_task, moved, one_of_problem, refusal
+from app.jobs.kinds import Asker, Integer, Kind, Name, Plan, Spec, find_task, moved, one_of_problem, refusal
 from nirvana.errors import Invalid, InvalidArchitecture, NotFound
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
@@ -29,8 +29,8 @@ _OPTIONS = "; ".join(
 class PruneSpec(Spec):
     """A search for tickets: to a number of levels, or to a density."""
 
-    task: str = Field(examples=["digits"])
-    architecture: str = Field(description="of the zoo", examples=["lenet-300-100"])
+    task: Name = Field(examples=["digits"])
+    architecture: Name = Field(description="of the zoo", examples=["lenet-300-100"])
     method: str = Field(default="imp", json_schema_extra={"enum": list(METHODS)})
     levels: Annotated[Integer, Field(ge=1, le=MAX_LEVELS)] | None = Field(
         default=None, description="how many times to prune", examples=[10]
