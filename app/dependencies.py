@@ -30,6 +30,7 @@ from nirvana.errors import InvalidQuery, JsonObject, NotFound, Problem, Unauthen
 
 log = logging.getLogger("nirvana.app")
 READING = ("GET", "HEAD")
+MAX_HEADER = 16_000
 
 
 def get_settings(request: Request) -> Settings:
@@ -50,16 +51,17 @@ def get_database(request: Request) -> Database:
     return database
 
 
-def get_session(request: Request) -> Iterator[Session]:
+DatabaseDep = Annotated[Database, Depends(get_database)]
+
+
+def get_session(request: Request, database: DatabaseDep) -> Iterator[Session]:
     """Open the request's one transaction: it only reads for GET and HEAD, and commits before the answer."""
-    database = get_database(request)
     with database.read() if request.method in READING else database.write() as session:
         yield session
 
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 StorageDep = Annotated[Storage, Depends(get_storage)]
-DatabaseDep = Annotated[Database, Depends(get_database)]
 # scope="function": with FastAPI's default the commit comes after the answer, and a failed one still says 201.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
@@ -133,6 +135,29 @@ IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=200, description="the same key with the same request is done once"),
 ]
+IfNoneMatch = Annotated[
+    str | None, Header(max_length=MAX_HEADER, description="entity tags that you have: 304 where one is right")
+]
+
+
+def take_conditions(if_none_match: IfNoneMatch = None) -> None:
+    """Document the header of a conditional request, which the answer reads itself."""
+
+
+def take_range(
+    if_none_match: IfNoneMatch = None,
+    range: Annotated[
+        str | None, Header(max_length=MAX_HEADER, description="`bytes=FIRST-LAST`: a part of the file")
+    ] = None,
+    if_range: Annotated[
+        str | None, Header(max_length=MAX_HEADER, description="the part only of this entity tag")
+    ] = None,
+) -> None:
+    """Document the headers of a download, which the answer reads itself."""
+
+
+Conditional = [Depends(take_conditions)]
+Ranged = [Depends(take_range)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most items on the page")]
 Cursor = Annotated[
     str | None, Query(max_length=2000, description="`next_cursor` of the page before, of the same query")
@@ -183,9 +208,12 @@ TICKET = "/tickets/{ticket:ticket}"
 TicketReference = Annotated[
     str,
     Path(
-        description="`owner/name`, or `sha256:` and 64 hex digits", examples=["ada/lenet-300-100-digits-07"]
+        max_length=200,
+        description="`owner/name`, or `sha256:` and 64 hex digits",
+        examples=["ada/lenet-300-100-digits-07"],
     ),
 ]
+Name = Annotated[str, Path(max_length=200)]
 
 
 async def refuse_unstorable_body(request: Request) -> None:

@@ -10,7 +10,7 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import health, pages, problems, schemas
+from app import health, openapi, pages, problems
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
@@ -49,7 +49,7 @@ API = (
     jobs,
     transfers,
 )
-PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
+PAGES = (openapi.pages, ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
-    schemas.describe(app)
+    openapi.describe(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     return app
 

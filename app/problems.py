@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.db import Json
+from app.openapi import allowed_methods
 from app.pages import render, wants_page
 from nirvana import errors
 from nirvana.errors import Invalid, Malformed, NirvanaError, Problem, StorageFull, TooLarge, Unavailable
@@ -172,5 +173,8 @@ def _http_problem(request: Request, error: HTTPException, max_body_bytes: int) -
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    refusal = Refusal(error.status_code, code, title, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router names the methods of one route, and a path may have several
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.url.path))
+    refusal = Refusal(error.status_code, code, title, detail, headers=headers)
     return refusal.respond(request)

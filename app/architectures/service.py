@@ -16,6 +16,7 @@ from nirvana.networks.architecture import Architecture
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+ -]{0,98}[A-Za-z0-9_+])?")
 
+
 class ArchitectureRow(Base):
     """A graph that some ticket has; one row a digest, under the name that it came with first."""
 

@@ -234,7 +234,7 @@ def _serve(request: Request, storage: Storage, row: Listing, download: Download)
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    if request.method == "HEAD":
+    if getattr(request.state, "is_head", False):
         return Response(status_code=status, headers=headers, media_type=download.media_type)
     body = storage.stream(download.key, start, end)
     return StreamingResponse(body, status, headers=headers, media_type=download.media_type)

@@ -16,9 +16,11 @@ from app.accounts.service import Caller
 from app.db import Json
 from app.dependencies import (
     TICKET,
+    Conditional,
     IdempotencyKey,
     Paging,
     PagingDep,
+    Ranged,
     Reader,
     SessionDep,
     SettingsDep,
@@ -77,6 +79,15 @@ from nirvana.format.ticket import MEDIA_TYPE
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
 
+EXPORT_TYPES = ("application/octet-stream", "text/x-python")
+
+
+def exported(description: str) -> Json:
+    """Return the OpenAPI response of an export."""
+    contents = [binary(kind, description)["content"] for kind in EXPORT_TYPES]
+    return {"description": description, "content": contents[0] | contents[1]}
+
+
 Publisher = Annotated[Caller, Depends(require("publish"))]
 Yanker = Annotated[Caller, Depends(require("yank"))]
 IfMatch = Annotated[
@@ -101,13 +112,13 @@ def list_tickets(
     return TicketPage(items=items, next_cursor=page.next_cursor, total=page.total, facets=page.facets)
 
 
-@router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response, responses={
+@router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response,
+    dependencies=Ranged, responses={
     200: binary(MEDIA_TYPE, "The file; its ETag is the sha256 of its bytes."),
     206: binary(MEDIA_TYPE, "The range that was asked for."),
     304: {"description": "Not modified"},
     **problems(404, 416),
 })  # fmt: skip
-@router.head(f"{TICKET}/file", include_in_schema=False)
 def get_file(
     request: Request, ticket: TicketReference, session: SessionDep, reader: Reader, storage: StorageDep
 ) -> Response:
@@ -116,10 +127,12 @@ def get_file(
     return ticket_file(request, storage, row, is_immutable=not is_digest(ticket))
 
 
-@router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response, responses={
-    200: binary("application/octet-stream", "The ticket in that form."),
+@router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response,
+    dependencies=Ranged, responses={
+    200: exported("The ticket in that form."),
+    206: exported("The range that was asked for."),
     304: {"description": "Not modified"},
-    **problems(404, 416, 422),
+    **problems(404, 416, 422, 507),
 })  # fmt: skip
 def get_export(
     request: Request,
@@ -149,7 +162,8 @@ def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) ->
     return _lineage(session, get_ticket(session, ticket, reader), reader)
 
 
-@router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse, responses={
+@router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse,
+    dependencies=Conditional, responses={
     304: {"description": "Not modified"}, **problems(404, 422)
 })  # fmt: skip
 def show_ticket(
@@ -301,7 +315,7 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 @router.post(
     "/tickets:lint",
     operation_id="lint_ticket",
-    responses=problems(400, 413, 415),
+    responses=problems(400, 413, 415, 507),
     openapi_extra=describe_upload(),
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:

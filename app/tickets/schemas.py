@@ -331,7 +331,9 @@ def query_search(**query: str | bool | None) -> Search:
 
 
 def query_facets(
-    facets: Annotated[str | None, Query(description=f"comma-separated: {', '.join(FACETS)}")] = None,
+    facets: Annotated[
+        str | None, Query(max_length=MAX_LENGTH, description=f"comma-separated: {', '.join(FACETS)}")
+    ] = None,
 ) -> tuple[str, ...]:
     """Return the facets to count. Raises: InvalidQuery."""
     return read_facets(facets)

@@ -228,13 +228,13 @@ def _paths() -> Iterator[Hostile]:
     yield path("a ticket that is no UTF-8", "tickets/%ff/b")
     yield path("a ticket with U+202E", "tickets/a%E2%80%AE/b")
     yield path("a digest with NUL", "tickets/sha256:%00")
-    yield path("a digest of 401 digits", f"tickets/sha256:{LONG}")
-    yield path("an owner of thousands", f"tickets/{'a' * 8000}/b")
+    yield path("a digest of 401 digits", f"tickets/sha256:{LONG}", 422, pointer="/path/ticket")
+    yield path("an owner of thousands", f"tickets/{'a' * 8000}/b", 422, pointer="/path/ticket")
     yield path("an architecture that is no UTF-8", "architectures/%ff")
     yield path("an architecture of a surrogate", "architectures/%ed%a0%80")
-    yield path("a job that is no id", f"jobs/{LONG}")
+    yield path("a job that is no id", f"jobs/{LONG}", 422, pointer="/path/job_id")
     yield path("a job with NUL", "jobs/%00")
-    yield path("events of a job that is no id", f"jobs/{LONGER}/events")
+    yield path("events of a job that is no id", f"jobs/{LONGER}/events", 422, pointer="/path/job_id")
     yield path("a task with NUL", "tasks/%00")
     for number in (LONG, BEYOND, INT64, -1):
         short = f"{number:.3g}" if number < LONG else "1e400"

@@ -19,8 +19,8 @@ ARMS = 4  # dense, ticket, reinit, shuffle; with the target's own ticket one mor
 class TransferSpec(Spec):
     """A trial of a ticket on a task that it was not found on."""
 
-    ticket: TicketName
-    task: Name = Field(description="the target", examples=["mnist"])
+    ticket: TicketName = Field(examples=["ada/lenet-300-100-mnist-07"])
+    task: Name = Field(description="the target", examples=["fashion-mnist"])
     own: TicketName | None = Field(default=None, description="the target's own ticket, to compare with")
     replicates: Replicates = Field(default=STANDARD_REPLICATES, description="training runs of each arm")
 
