@@ -209,11 +209,13 @@ TicketReference = Annotated[
     str,
     Path(
         max_length=200,
+        json_schema_extra={"pattern": r"^(sha256:[0-9a-f]{64}|[a-z0-9-]{1,39}/[a-z0-9._-]{1,100})$"},
         description="`owner/name`, or `sha256:` and 64 hex digits",
         examples=["ada/lenet-300-100-digits-07"],
     ),
 ]
 Name = Annotated[str, Path(max_length=200)]
+RowId = Annotated[int, Path(ge=1, lt=2**31)]
 
 
 async def refuse_unstorable_body(request: Request) -> None:

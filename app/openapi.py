@@ -117,7 +117,7 @@ def _complete(operation: Json, route: RouteContext) -> None:
     calls = set(_calls(route.dependant))
     optional: list[Json] = [{}, {"token": []}] if find_caller in calls else []
     operation["security"] = [{"token": []}] if "401" in responses else optional
-    for status, response in problems(*_errors(operation, calls)).items():
+    for status, response in problems(*_errors(operation, calls, route.path or "")).items():
         if str(status) not in responses or status == 422:
             responses[str(status)] = response
     for status, response in responses.items():
@@ -127,8 +127,10 @@ def _complete(operation: Json, route: RouteContext) -> None:
     operation["responses"] = dict(sorted(responses.items()))
 
 
-def _errors(operation: Json, calls: set[Call]) -> Iterator[int]:
+def _errors(operation: Json, calls: set[Call], path: str) -> Iterator[int]:
     """Yield the statuses of errors that follow from an operation's body and from what it depends on."""
+    if "{ticket" in path and not operation["operationId"].startswith(READING):
+        yield 405  # `x/yank` where a ticket's name should be is the ticket `yank` of x
     yield 422  # an unknown parameter
     if "requestBody" in operation:
         yield from (400, 413)

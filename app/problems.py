@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import ErrorDetails
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -20,6 +21,7 @@ from app.pages import render, wants_page
 from nirvana import errors
 from nirvana.errors import Invalid, Malformed, NirvanaError, Problem, StorageFull, TooLarge, Unavailable
 
+log = logging.getLogger("nirvana.app")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 STATUS: dict[type[NirvanaError], int] = {
@@ -153,6 +155,10 @@ def install(app: FastAPI, *, max_body_bytes: int) -> None:
         assert isinstance(error, OperationalError | PoolTimeout)
         return problem_response(request, database_error(error))
 
+    async def on_data(request: Request, error: Exception) -> Response:
+        log.warning("the database refused a value: %s", getattr(error, "orig", error))
+        return problem_response(request, Invalid("The request has a value that no database can keep."))
+
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _http_problem(request, error, max_body_bytes)
@@ -161,6 +167,7 @@ def install(app: FastAPI, *, max_body_bytes: int) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(OperationalError, on_database)
     app.add_exception_handler(PoolTimeout, on_database)
+    app.add_exception_handler(DataError, on_data)
     app.add_exception_handler(HTTPException, on_http)
 
 

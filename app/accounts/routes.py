@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Response
 
 from app.accounts import service
 from app.accounts.models import Token
@@ -17,12 +15,11 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
-from app.dependencies import AnyCaller, SessionDep, SettingsDep
+from app.dependencies import AnyCaller, RowId, SessionDep, SettingsDep
 from app.schemas import problems
 from nirvana.errors import Forbidden
 
 router = APIRouter(tags=["accounts"])
-TokenId = Annotated[int, Path(ge=1, lt=2**53)]
 
 
 @router.post("/accounts", status_code=201, operation_id="create_account", responses=problems(403, 409, 422))
@@ -54,7 +51,7 @@ def list_tokens(caller: AnyCaller, session: SessionDep) -> TokenPage:
 @router.delete(
     "/tokens/{token_id}", status_code=204, operation_id="delete_token", responses=problems(401, 403, 404)
 )
-def delete_token(token_id: TokenId, caller: AnyCaller, session: SessionDep) -> Response:
+def delete_token(token_id: RowId, caller: AnyCaller, session: SessionDep) -> Response:
     """Revoke one of your tokens."""
     service.revoke_token(session, caller, token_id)
     return Response(status_code=204)

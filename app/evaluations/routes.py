@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,7 @@ from app.dependencies import (
     IdempotencyKey,
     PagingDep,
     Reader,
+    RowId,
     SessionDep,
     SettingsDep,
     TicketReference,
@@ -41,7 +42,6 @@ from nirvana.errors import Conflict
 
 router = APIRouter(tags=["verifications"])
 well_known = APIRouter(tags=["verifications"])
-VerificationId = Annotated[int, Path(ge=1, lt=2**53)]
 JobCaller = Annotated[Caller, Depends(require("job"))]
 
 
@@ -75,7 +75,7 @@ def list_verifications(
 )
 def get_verification(
     ticket: TicketReference,
-    verification_id: VerificationId,
+    verification_id: RowId,
     session: SessionDep,
     reader: Reader,
 ) -> EvaluationResponse:
@@ -92,7 +92,7 @@ def get_verification(
 def get_signed_verification(
     request: Request,
     ticket: TicketReference,
-    verification_id: VerificationId,
+    verification_id: RowId,
     session: SessionDep,
     settings: SettingsDep,
     reader: Reader,

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from app.db import Json
@@ -73,7 +73,7 @@ class Diff(SharedLayer):
 async def diff_tickets(
     request: Request,
     ticket: TicketReference,
-    other: Annotated[str, Path(max_length=200, description="the other ticket, by name or digest")],
+    other: TicketReference,
     session: SessionDep,
     reader: Reader,
     storage: StorageDep,

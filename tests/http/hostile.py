@@ -236,7 +236,7 @@ def _paths() -> Iterator[Hostile]:
     yield path("a job with NUL", "jobs/%00")
     yield path("events of a job that is no id", f"jobs/{LONGER}/events", 422, pointer="/path/job_id")
     yield path("a task with NUL", "tasks/%00")
-    for number in (LONG, BEYOND, INT64, -1):
+    for number in (LONG, 2**31, BEYOND, INT64, -1):
         short = f"{number:.3g}" if number < LONG else "1e400"
         verification = f"tickets/ada/first/verifications/{number}"
         yield path(f"verification {short}", verification, 422, pointer="/path/verification_id")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -14,9 +17,11 @@ from tests.factories import make_ticket
 from tests.http.hostile import SPEC, Hostile, table
 from tests.registry import (
     EACH,
+    VERDICT,
     Registry,
     Templates,
     make_settings,
+    measure,
     pointers,
     problem,
     run_registry,
@@ -31,6 +36,7 @@ class Target:
 
     registry: Registry
     job: str
+    digest: str
     rows: dict[str, int]
 
     def send(self, one: Hostile) -> httpx.Response:
@@ -58,11 +64,16 @@ def target(
         templates.copy(request.param, home) as url,
         run_registry(make_settings(home, database_url=url)) as made,
     ):
-        assert made.publish(make_ticket().to_bytes(), "first").status_code == 201
+        ticket = make_ticket()
+        for name, one in {"first": ticket, "again": ticket, "other": make_ticket("mlp-8")}.items():
+            assert made.publish(one.to_bytes(), name).status_code == 201
         asked = {"kind": "prune", "spec": SPEC}
-        job = made.http.post("/api/v1/jobs", json=asked, headers=made.bearer("ada"))
-        assert job.status_code == 202, job.text
-        yield Target(made, job.json()["id"], count_rows(made))
+        for _ in range(2):
+            job = made.http.post("/api/v1/jobs", json=asked, headers=made.bearer("ada"))
+            assert job.status_code == 202, job.text
+            with made.database.write() as session:
+                measure(session, ticket.digest, VERDICT)
+        yield Target(made, job.json()["id"], ticket.digest, count_rows(made))
 
 
 @pytest.mark.parametrize("one", TABLE, ids=[one.name for one in TABLE])
@@ -73,3 +84,32 @@ def test_a_hostile_request_is_refused_and_changes_nothing(target: Target, one: H
         found = pointers(body)
         assert any(pointer.startswith(one.pointer) for pointer in found), (one.pointer, body)
     assert count_rows(target.registry) == target.rows
+
+
+LISTS = (
+    "tickets",
+    "tickets?sort=kept",
+    "tickets/{digest}",
+    "architectures",
+    "jobs",
+    "tickets/ada/first/verifications",
+)
+VALUES: list[Any] = [10**400, 2**63, 2**62, 2**31, -(2**63), -1, 0.5, 1e308, None, True, "", "a\0", "\ud800"]
+VALUES += ["9999-12-31T23:59:59-23:00", [], {}]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_cursor_with_forged_values_is_refused_or_reads_from_elsewhere(target: Target, path: str) -> None:
+    """Its binding is a digest that anybody can copy from another cursor."""
+    path = path.format(digest=target.digest)
+    joiner = "&" if "?" in path else "?"
+    first = target.send(Hostile("", "GET", f"/api/v1/{path}{joiner}limit=1")).json()
+    cursor = first["next_cursor"]
+    assert cursor is not None, path
+    bound, *values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    for place in range(len(values)):
+        for value in VALUES:
+            forged = [bound, *values[:place], value, *values[place + 1 :]]
+            text = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
+            answer = target.send(Hostile("", "GET", f"/api/v1/{path}{joiner}cursor={text}"))
+            assert answer.status_code in (200, 422), (path, value, answer.text)
