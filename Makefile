@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: transcripts help install up demo serve worker migrate migration test check house golden fmt bench reproduce bench-verdicts openapi clean
+.PHONY: transcripts fuzz help install up demo serve worker migrate migration test check house golden fmt bench reproduce bench-verdicts openapi clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.
 
 openapi: $(READY) ## write the OpenAPI snapshot after a deliberate change of the API
 	NIRVANA_WRITE_SNAPSHOT=1 $(BIN)/python -m pytest -q tests/http -k openapi
+
+fuzz: $(READY) ## requests that nobody would make, on both databases (5 minutes each; ARGS="--seconds 3600": an hour)
+	scripts/with-postgres $(BIN)/python -m tests.fuzz $(ARGS)
 
 clean: ## remove what was built, but not .venv and no data
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi import params as parameters
 from fastapi.dependencies.utils import get_flat_params
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -25,12 +27,13 @@ from app.db import Database
 from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
-from nirvana.errors import Forbidden, InvalidQuery, NotFound, Problem, Unauthenticated
+from nirvana.errors import Forbidden, InvalidQuery, JsonObject, NotFound, Problem, Unauthenticated
 
 log = logging.getLogger("nirvana.app")
 READING = ("GET", "HEAD")
 COOKIE = "nirvana_session"
 CSRF_HEADER = "x-csrf-token"
+MAX_HEADER = 16_000
 
 
 def get_settings(request: Request) -> Settings:
@@ -51,16 +54,17 @@ def get_database(request: Request) -> Database:
     return database
 
 
-def get_session(request: Request) -> Iterator[Session]:
+DatabaseDep = Annotated[Database, Depends(get_database)]
+
+
+def get_session(request: Request, database: DatabaseDep) -> Iterator[Session]:
     """Open the request's one transaction: it only reads for GET and HEAD, and commits before the answer."""
-    database = get_database(request)
     with database.read() if request.method in READING else database.write() as session:
         yield session
 
 
 SettingsDep = Annotated[Settings, Depends(get_settings)]
 StorageDep = Annotated[Storage, Depends(get_storage)]
-DatabaseDep = Annotated[Database, Depends(get_database)]
 # scope="function": with FastAPI's default the commit comes after the answer, and a failed one still says 201.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
@@ -152,8 +156,37 @@ AnyCaller = Annotated[Caller, Depends(any_caller)]
 Reader = Annotated[Account | None, Depends(find_account)]
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=200, description="the same key with the same request is done once"),
+]
+IfNoneMatch = Annotated[
+    str | None, Header(max_length=MAX_HEADER, description="entity tags that you have: 304 where one is right")
+]
+
+
+def take_conditions(if_none_match: IfNoneMatch = None) -> None:
+    """Document the header of a conditional request, which the answer reads itself."""
+
+
+def take_range(
+    if_none_match: IfNoneMatch = None,
+    range: Annotated[
+        str | None, Header(max_length=MAX_HEADER, description="`bytes=FIRST-LAST`: a part of the file")
+    ] = None,
+    if_range: Annotated[
+        str | None, Header(max_length=MAX_HEADER, description="the part only of this entity tag")
+    ] = None,
+) -> None:
+    """Document the headers of a download, which the answer reads itself."""
+
+
+Conditional = [Depends(take_conditions)]
+Ranged = [Depends(take_range)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="most items on the page")]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before, of the same query")]
+Cursor = Annotated[
+    str | None, Query(max_length=2000, description="`next_cursor` of the page before, of the same query")
+]
 
 
 @dataclass(frozen=True)
@@ -208,12 +241,63 @@ TICKET = "/tickets/{ticket:ticket}"
 TicketReference = Annotated[
     str,
     Path(
-        description="`owner/name`, or `sha256:` and 64 hex digits", examples=["ada/lenet-300-100-digits-07"]
+        max_length=200,
+        json_schema_extra={"pattern": r"^(sha256:[0-9a-f]{64}|[a-z0-9-]{1,39}/[a-z0-9._-]{1,100})$"},
+        description="`owner/name`, or `sha256:` and 64 hex digits",
+        examples=["ada/lenet-300-100-digits-07"],
     ),
 ]
+Name = Annotated[str, Path(max_length=200)]
+RowId = Annotated[int, Path(ge=1, lt=2**31)]
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def refuse_unstorable_body(request: Request) -> None:
+    """Refuse a JSON body with a text that no database keeps, or a number past every float.
+
+    Raises:
+        RequestValidationError: each with its place, whatever model the body is of.
+    """
+    if request.scope["route"].body_field is None:  # it is no JSON, or is read by the route itself
+        return
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        return  # FastAPI has refused it, or its model will
+    if problems := list(_unstorable(body)):
+        raise RequestValidationError(problems)
+
+
+def _unstorable(body: object) -> Iterator[JsonObject]:
+    """Yield the texts and numbers of a JSON value that nothing can keep, without recursion."""
+    left: list[tuple[tuple[str | int, ...], object]] = [(("body",), body)]
+    while left:
+        place, value = left.pop()
+        if isinstance(value, dict):
+            left += [((*place, name), member) for name, member in value.items()]
+            left += [((*place, name), name) for name in value]
+        elif isinstance(value, list):
+            left += [((*place, number), member) for number, member in enumerate(value)]
+        elif detail := _why_unstorable(value):
+            yield {"type": "unstorable", "loc": place, "msg": detail, "input": None}
+
+
+def _why_unstorable(value: object) -> str | None:
+    if isinstance(value, str):
+        if "\0" in value:
+            return "a NUL character, which no database keeps"
+        return (
+            None if value.isascii() or not any(map(_is_surrogate, value)) else "half a character is no text"
+        )
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return "a number past the largest float"
+    return None
+
+
+def _is_surrogate(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+async def refuse_unknown_query(request: Request) -> None:
     """Refuse a query that the route does not know: a typo must never widen a search.
 
     Raises:

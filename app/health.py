@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.dependencies import DatabaseDep, SettingsDep, StorageDep
 from app.pagination import MAX_LIMIT
 from app.schemas import ResponseModel, example, problems
+from app.storage import free_bytes
 from app.tickets.files import FORM
 from nirvana.environment import VERSION
 from nirvana.errors import NirvanaError, Unavailable
@@ -29,7 +30,9 @@ class Health(ResponseModel):
 class Readiness(Health):
     """The state of the service and of the parts that it needs."""
 
-    model_config = ResponseModel.model_config | example(status="ok", checks={"database": "ok", "blobs": "ok"})
+    model_config = ResponseModel.model_config | example(
+        status="ok", checks={"database": "ok", "blobs": "ok", "disk": "ok"}
+    )
     checks: dict[str, str]
 
 
@@ -61,9 +64,9 @@ def healthz() -> Health:
 
 
 @router.get("/readyz", operation_id="get_readiness", responses=problems(503))
-def readyz(database: DatabaseDep, storage: StorageDep) -> Readiness:
-    """Database and blob store answer; 503 says which does not."""
-    checks = {"database": "ok", "blobs": "ok"}
+def readyz(database: DatabaseDep, storage: StorageDep, settings: SettingsDep) -> Readiness:
+    """Database and blob store answer, and the disk has room for an upload; 503 says what does not hold."""
+    checks = {"database": "ok", "blobs": "ok", "disk": "ok"}
     try:
         with database.read() as session:
             session.execute(text("SELECT 1 FROM ticket LIMIT 1"))
@@ -73,6 +76,8 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Readiness:
         storage.check()
     except NirvanaError as error:
         checks["blobs"] = error.code
+    if any(room < settings.max_upload_bytes for room in free_bytes(settings)):
+        checks["disk"] = "full"
     broken = [name for name, state in checks.items() if state != "ok"]
     if broken:
         raise Unavailable(f"Not ready: {', '.join(broken)}.", checks=checks)
@@ -80,7 +85,8 @@ def readyz(database: DatabaseDep, storage: StorageDep) -> Readiness:
 
 
 @router.get("/metrics", operation_id="get_metrics", response_class=Response, responses={
-    200: {"description": "Prometheus' text form", "content": {"text/plain": {"example": "nirvana_jobs 1"}}}
+    200: {"description": "Prometheus' text form", "content": {"text/plain": {"example": "nirvana_jobs 1"}}},
+    **problems(503),
 })  # fmt: skip
 def metrics(request: Request) -> Response:
     """Requests, tickets, jobs by state, queue age, worker heartbeats."""

@@ -10,13 +10,13 @@ import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from app import health, pages, problems, schemas
+from app import health, openapi, pages, problems
 from app.accounts.pages import find_signed_in
 from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
-from app.dependencies import refuse_unknown_query
+from app.dependencies import refuse_unknown_query, refuse_unstorable_body
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
@@ -52,7 +52,15 @@ API = (
     jobs,
     transfers,
 )
-PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages, account_pages)
+PAGES = (
+    openapi.pages,
+    ticket_pages,
+    task_pages,
+    job_pages,
+    evaluation_pages,
+    transfer_pages,
+    account_pages,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -76,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(refuse_unknown_query), Depends(refuse_unstorable_body)],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
@@ -87,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
-    schemas.describe(app)
+    openapi.describe(app)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     return app
 

@@ -43,6 +43,8 @@ class RequestMiddleware:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        if scope["method"] == "HEAD":
+            receive, send = _head_of_get(scope, receive, send)
         began, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
@@ -89,6 +91,25 @@ class RequestMiddleware:
         log.log(level, "request", extra=extra)
 
 
+def _head_of_get(scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Let GET answer a HEAD, and send its headers alone; a stream is told that its reader has gone."""
+    scope["method"], scope["state"]["is_head"] = "GET", True
+    is_sent = False
+
+    async def next_message() -> Message:
+        return {"type": "http.disconnect"} if is_sent else await receive()
+
+    async def send_headers(message: Message) -> None:
+        nonlocal is_sent
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_sent:
+            is_sent = True
+            await send({"type": "http.response.body", "body": b""})
+
+    return next_message, send_headers
+
+
 def route_of(scope: Scope) -> str:
     """Return the pattern that a request's path matched, so that metrics do not grow with the paths."""
     pattern = getattr(scope.get("route"), "path", None)
@@ -100,7 +121,7 @@ def route_of(scope: Scope) -> str:
 
 
 def _method(scope: Scope) -> str:
-    method: str = scope["method"]
+    method: str = "HEAD" if scope["state"].get("is_head") else scope["method"]
     return method if method in METHODS else "other"
 
 
@@ -115,7 +136,7 @@ def _fields(scope: Scope, request_id: str) -> dict[str, object]:
     client = scope.get("client")
     return {
         "request_id": request_id,
-        "method": scope["method"],
+        "method": _method(scope),
         "path": scope["path"],
         "client": client[0] if client else None,
     }

@@ -141,7 +141,7 @@ def _read_value(value: object, kind: type[object]) -> SortValue:
     if isinstance(value, str):
         if kind is datetime:
             return datetime.fromisoformat(value).astimezone(UTC)
-        if kind is str and "\0" not in value:
+        if kind is str and "\0" not in value and value.encode():  # half a character is a ValueError
             return value
     elif isinstance(value, int | float) and not isinstance(value, bool):
         if kind is float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 
@@ -11,15 +12,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.db import Json
+from app.openapi import allowed_methods
 from app.pages import render, wants_page
 from nirvana import errors
 from nirvana.errors import Invalid, Malformed, NirvanaError, Problem, StorageFull, TooLarge, Unavailable
 
+log = logging.getLogger("nirvana.app")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 STATUS: dict[type[NirvanaError], int] = {
@@ -111,11 +114,17 @@ def internal_error(request: Request) -> Response:
 
 def validation_error(error: RequestValidationError | ValidationError) -> NirvanaError:
     """Return FastAPI's or pydantic's own complaint about a request as an error of our tree."""
+    for item in error.errors():
+        if item["type"] == "json_invalid":
+            return unreadable(f"{item['ctx']['error']} at character {item['loc'][-1]}")
     problems = tuple(_problem(item) for item in error.errors())
-    if any(item["type"] == "json_invalid" for item in error.errors()):
-        return Malformed("The body is not JSON.", errors=problems)
     first = problems[0]
     return Invalid(f"{first.pointer}: {first.detail}", errors=problems)
+
+
+def unreadable(reason: str) -> Malformed:
+    """Return the error of a body that is no JSON that can be read."""
+    return Malformed("The body is not JSON.", errors=[Problem("", "json-invalid", reason)])
 
 
 def _problem(item: ErrorDetails) -> Problem:
@@ -147,6 +156,10 @@ def install(app: FastAPI, *, max_body_bytes: int) -> None:
         assert isinstance(error, OperationalError | PoolTimeout)
         return problem_response(request, database_error(error))
 
+    async def on_data(request: Request, error: Exception) -> Response:
+        log.warning("the database refused a value: %s", getattr(error, "orig", error))
+        return problem_response(request, Invalid("The request has a value that no database can keep."))
+
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return _http_problem(request, error, max_body_bytes)
@@ -155,6 +168,7 @@ def install(app: FastAPI, *, max_body_bytes: int) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(OperationalError, on_database)
     app.add_exception_handler(PoolTimeout, on_database)
+    app.add_exception_handler(DataError, on_data)
     app.add_exception_handler(HTTPException, on_http)
 
 
@@ -162,8 +176,13 @@ def _http_problem(request: Request, error: HTTPException, max_body_bytes: int) -
     if error.status_code == 413:
         detail = f"The body is larger than this route takes ({max_body_bytes} bytes)."
         return problem_response(request, TooLarge(detail, limit_bytes=max_body_bytes))
+    if error.status_code == 400:  # too deep, no UTF-8, or a number of thousands of digits
+        return problem_response(request, unreadable(str(error.detail)))
     title = HTTPStatus(error.status_code).phrase
     code = title.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    refusal = Refusal(error.status_code, code, title, detail, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the router names the methods of one route, and a path may have several
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.url.path))
+    refusal = Refusal(error.status_code, code, title, detail, headers=headers)
     return refusal.respond(request)

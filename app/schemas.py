@@ -1,18 +1,14 @@
-"""The base classes of request and response bodies, and the OpenAPI document made of them."""
+"""The base classes of request and response bodies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer
 
 from app.db import Json
 
-METHODS = ("get", "put", "post", "patch", "delete")
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
 
 
@@ -96,43 +92,3 @@ def binary(media_type: str, description: str) -> Json:
     """Return the OpenAPI response of a file."""
     content = {media_type: {"schema": {"type": "string", "format": "binary"}, "example": "(bytes)"}}
     return {"description": description, "content": content}
-
-
-def describe(app: FastAPI) -> None:
-    """Let the app serve FastAPI's own document, with our errors and the bearer token."""
-
-    def openapi() -> Json:
-        if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _document(app: FastAPI) -> Json:
-    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    schemas = document["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= problem.pop("$defs") | {"ProblemDocument": problem}
-    bearer = {"type": "http", "scheme": "bearer", "description": "a token of POST /tokens, nvn_..."}
-    document["components"]["securitySchemes"] = {"token": bearer}
-    for operation in operations(document):
-        _complete(operation)
-    return document
-
-
-def operations(document: Json) -> Iterator[Json]:
-    """Yield every operation of a document."""
-    for path in document["paths"].values():
-        yield from (path[method] for method in METHODS if method in path)
-
-
-def _complete(operation: Json) -> None:
-    """Make every error a problem, and a token needed where an answer may be 401."""
-    responses = operation["responses"]
-    if "422" in responses:
-        responses["422"] = {"description": "Problem", "content": PROBLEM}
-    responses["default"] = {"description": "Problem", "content": PROBLEM}
-    operation["security"] = [{"token": []}] if "401" in responses else [{}, {"token": []}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore.store as stores
 from obstore.exceptions import BaseError
+from sqlalchemy import make_url
 
 from app.settings import Settings
 from nirvana.errors import NotFound, StorageFailed, StorageFull
@@ -66,8 +68,8 @@ class Storage:
             return
 
     def check(self) -> None:
-        """Prove that the store answers. Raises: StorageFailed."""
-        self.size("health")
+        """Prove that the store answers, and takes a blob. Raises: StorageFull, StorageFailed."""
+        self.put("health", b"ok")
 
 
 def make_storage(settings: Settings) -> Storage:
@@ -80,6 +82,15 @@ def make_storage(settings: Settings) -> Storage:
     if parts.scheme == "memory":
         return Storage(stores.MemoryStore())
     return Storage(stores.from_url(settings.blob_url))
+
+
+def free_bytes(settings: Settings) -> Iterator[int]:
+    """Yield the free room of each disk of ours: that of the embedded database, and that of a blob folder."""
+    if settings.database_url.startswith("sqlite"):
+        yield shutil.disk_usage(Path(make_url(settings.database_url).database or ".").parent).free
+    parts = urlsplit(settings.blob_url)
+    if parts.scheme == "file":
+        yield shutil.disk_usage(unquote(parts.path)).free
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import SCOPES
-from app.accounts.routes import TokenId, keep_session, refuse_other_sites
+from app.accounts.routes import keep_session, refuse_other_sites
 from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
 from app.db import Database
-from app.dependencies import COOKIE, DatabaseDep, SessionDep, SettingsDep, find_session
+from app.dependencies import COOKIE, DatabaseDep, RowId, SessionDep, SettingsDep, find_session
 from app.pages import render
 from app.problems import validation_error
 from app.settings import Settings
@@ -176,7 +176,7 @@ def _create_token(
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(token_id: TokenId, caller: FormCaller, session: SessionDep) -> Response:
+def revoke_token(token_id: RowId, caller: FormCaller, session: SessionDep) -> Response:
     """End a token."""
     service.revoke_token(session, caller, token_id)
     return RedirectResponse("/account", 303)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.accounts import service, sessions
 from app.accounts.models import Token
@@ -23,13 +23,12 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
-from app.dependencies import COOKIE, AnyCaller, DatabaseDep, SessionDep, SettingsDep
+from app.dependencies import COOKIE, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
 from app.schemas import problems
 from app.settings import Settings
 from nirvana.errors import Forbidden
 
 router = APIRouter(tags=["accounts"])
-TokenId = Annotated[int, Path(ge=1, lt=2**53)]
 
 
 async def hash_new_password(body: NewAccount, request: Request) -> tuple[str, str | None]:
@@ -119,7 +118,7 @@ def list_tokens(caller: AnyCaller, session: SessionDep) -> TokenPage:
 @router.delete(
     "/tokens/{token_id}", status_code=204, operation_id="delete_token", responses=problems(401, 403, 404)
 )
-def delete_token(token_id: TokenId, caller: AnyCaller, session: SessionDep) -> Response:
+def delete_token(token_id: RowId, caller: AnyCaller, session: SessionDep) -> Response:
     """Revoke one of your tokens."""
     service.revoke_token(session, caller, token_id)
     return Response(status_code=204)

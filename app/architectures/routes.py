@@ -13,10 +13,11 @@ from app.architectures.schemas import (
     ArchitectureResponse,
     ArchitectureSummary,
 )
+from app.architectures.service import check_name
 from app.architectures.service import get_architecture as get_row
 from app.architectures.service import list_architectures as list_rows
 from app.db import Json
-from app.dependencies import PagingDep, SessionDep, SettingsDep
+from app.dependencies import Name, PagingDep, SessionDep, SettingsDep
 from app.schemas import problems
 from nirvana.networks.architecture import Architecture
 
@@ -33,7 +34,7 @@ def list_architectures(session: SessionDep, paging: PagingDep) -> ArchitecturePa
 
 
 @router.get("/architectures/{architecture}", operation_id="get_architecture", responses=problems(404))
-def get_architecture(architecture: str, session: SessionDep) -> ArchitectureResponse:
+def get_architecture(architecture: Name, session: SessionDep) -> ArchitectureResponse:
     """An architecture by its name (the oldest of that name) or its digest, with its graph."""
     return ArchitectureResponse.model_validate(get_row(session, architecture))
 
@@ -44,6 +45,7 @@ def check_architecture(
 ) -> ArchitectureCheck:
     """Check a graph and compute its shapes and costs; nothing is stored."""
     checked = Architecture.from_manifest(graph, max_parameters=settings.max_parameters)
+    check_name(checked.name, "/name")
     return ArchitectureCheck(
         name=checked.name,
         digest=checked.digest,

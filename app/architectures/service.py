@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Index, String, UniqueConstraint, select
@@ -9,9 +10,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, undefer
 
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
-from nirvana.errors import NotFound
+from nirvana.errors import InvalidArchitecture, NotFound, Problem
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
+
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+ -]{0,98}[A-Za-z0-9_+])?")
 
 
 class ArchitectureRow(Base):
@@ -30,6 +33,21 @@ class ArchitectureRow(Base):
     flops: Mapped[int] = mapped_column(BigInteger)
     graph: Mapped[Json] = mapped_column(deferred=True, deferred_raiseload=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+def check_name(name: str, at: str) -> str:
+    """Return a network's name, which people must be able to tell from another one: plain ASCII.
+
+    Args:
+        at: JSON pointer of the name.
+
+    Raises:
+        InvalidArchitecture: a character that may look like another one, or like none.
+    """
+    if not _NAME.fullmatch(name):
+        detail = f"{name[:100]!a} is not a network's name: 1 to 100 of A-Z, a-z, 0-9, spaces and '._+-'"
+        raise InvalidArchitecture(f"name: {detail}.", errors=[Problem(at, "pattern", detail)])
+    return name
 
 
 def keep_architecture(session: Session, architecture: Architecture) -> ArchitectureRow:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
 from app.accounts.service import Caller
-from app.dependencies import TICKET, PagingDep, Reader, SessionDep, SettingsDep, TicketReference, require
+from app.dependencies import (
+    TICKET,
+    IdempotencyKey,
+    PagingDep,
+    Reader,
+    RowId,
+    SessionDep,
+    SettingsDep,
+    TicketReference,
+    require,
+)
 from app.evaluations.origins import list_attestations
 from app.evaluations.schemas import (
     AttestationPage,
@@ -23,6 +33,7 @@ from app.evaluations.schemas import (
 from app.evaluations.service import get_evaluation, list_evaluations
 from app.evaluations.signing import list_keys, sign_verdict
 from app.jobs import service as jobs
+from app.jobs.kinds import MostReplicates, Replicates
 from app.jobs.schemas import JobResponse
 from app.schemas import RequestModel, example, problems
 from app.settings import Settings
@@ -31,7 +42,6 @@ from nirvana.errors import Conflict
 
 router = APIRouter(tags=["verifications"])
 well_known = APIRouter(tags=["verifications"])
-VerificationId = Annotated[int, Path(ge=1, lt=2**53)]
 JobCaller = Annotated[Caller, Depends(require("job"))]
 
 
@@ -39,8 +49,8 @@ class NewVerification(RequestModel):
     """A verification to run: more replicates give a stronger verdict. Without any: 5, topped up to 20."""
 
     model_config = RequestModel.model_config | example(replicates=5, max_replicates=20)
-    replicates: int | None = Field(default=None, description="training runs of each arm, at least 2")
-    max_replicates: int | None = Field(
+    replicates: Replicates | None = Field(default=None, description="training runs of each arm")
+    max_replicates: MostReplicates | None = Field(
         default=None,
         description="while the verdict is open, looks follow at 2 and 4 times the replicates, up to this "
         "many; by default the replicates that were said",
@@ -65,7 +75,7 @@ def list_verifications(
 )
 def get_verification(
     ticket: TicketReference,
-    verification_id: VerificationId,
+    verification_id: RowId,
     session: SessionDep,
     reader: Reader,
 ) -> EvaluationResponse:
@@ -82,7 +92,7 @@ def get_verification(
 def get_signed_verification(
     request: Request,
     ticket: TicketReference,
-    verification_id: VerificationId,
+    verification_id: RowId,
     session: SessionDep,
     settings: SettingsDep,
     reader: Reader,
@@ -120,7 +130,7 @@ def create_attestation(
     caller: JobCaller,
     session: SessionDep,
     settings: SettingsDep,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Ask for a ticket's search to be run again, by the method, recipe and seed that its file names: where it
     gives the ticket, its mask is attested, for every listing of it on its task."""
@@ -144,7 +154,7 @@ def create_verification(
     session: SessionDep,
     settings: SettingsDep,
     body: NewVerification | None = None,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> JobResponse:
     """Ask for a verification of a ticket: a job that trains it again beside a dense baseline and controls."""
     get_ticket(session, ticket, caller.account)

@@ -21,7 +21,9 @@ from app.dependencies import (
     AnyCaller,
     Cursor,
     DatabaseDep,
+    IdempotencyKey,
     Limit,
+    Name,
     SessionDep,
     SettingsDep,
     link_pages,
@@ -50,8 +52,8 @@ class JobRoute(APIRoute):
                 errors = [item for item in error.errors() if item["loc"][0] == "body"]
                 if not errors or any(item["type"] == "json_invalid" for item in errors):
                     raise
-                for item in errors:
-                    item["loc"] = item["loc"][2:]  # without `body` and the kind
+                for item in errors:  # without `body`, and the kind of the tagged union
+                    item["loc"] = item["loc"][2 if item["loc"][1:2] and item["loc"][1] in kinds() else 1 :]
                 raise invalid_job(problems_of(errors)) from None
 
         return handler
@@ -74,10 +76,7 @@ def known_kind(name: str | None) -> str | None:
 
 
 JobCaller = Annotated[Caller, Depends(require("job"))]
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="the same key gives the same job again")
-]
-LastEventId = Annotated[int, Header(ge=0, description="go on after this event")]
+LastEventId = Annotated[int, Header(ge=0, lt=2**31, description="go on after this event")]
 KindFilter = Annotated[
     str | None, Query(json_schema_extra={"enum": list(kinds())}), AfterValidator(known_kind)
 ]
@@ -133,21 +132,21 @@ def list_jobs(
 
 
 @router.get("/{job_id}", operation_id="get_job", name="get_job", responses=problems(404))
-def get_job(job_id: str, session: SessionDep) -> JobResponse:
+def get_job(job_id: Name, session: SessionDep) -> JobResponse:
     """One job."""
     job = service.get_job(session, job_id)
     return JobResponse.of(job, service.queue_position(session, job))
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(401, 403, 404, 409))
-def cancel_job(job_id: str, caller: JobCaller, session: SessionDep) -> JobResponse:
+def cancel_job(job_id: Name, caller: JobCaller, session: SessionDep) -> JobResponse:
     """Cancel a job of yours; it stops within a second, and what it has published stays."""
     is_admin = "admin" in caller.token.scopes
     job = service.cancel_job(session, caller.account, job_id, is_admin=is_admin)
     return JobResponse.of(job, None)
 
 
-def find_job_id(job_id: str, database: DatabaseDep) -> str:
+def find_job_id(job_id: Name, database: DatabaseDep) -> str:
     """The id of a job that is there: an answer that streams cannot say 404 any more. Raises: NotFound."""
     with database.read() as session:
         return service.get_job(session, job_id).id
@@ -187,7 +186,7 @@ def _look(database: Database, job_id: str, after: int) -> tuple[list[JobEvent], 
 
 
 @pages.get("/jobs/{job_id}", response_class=HTMLResponse)
-def job_page(request: Request, job_id: str, session: SessionDep) -> HTMLResponse:
+def job_page(request: Request, job_id: Name, session: SessionDep) -> HTMLResponse:
     """One job: state, progress, what it has found, its last events."""
     job = service.get_job(session, job_id)
     events = service.read_events(session, job.id, max(0, job.last_event - SHOWN_EVENTS), SHOWN_EVENTS)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from app.dependencies import PagingDep, SessionDep
+from app.dependencies import Name, PagingDep, SessionDep
 from app.pages import render
 from app.pagination import MAX_LIMIT
 from app.schemas import problems
@@ -30,14 +30,14 @@ def list_tasks(session: SessionDep) -> TaskPage:
 
 
 @router.get("/tasks/{task}", operation_id="get_task", responses=problems(404))
-def get_task(task: str, session: SessionDep) -> TaskResponse:
+def get_task(task: Name, session: SessionDep) -> TaskResponse:
     """A task: its data, its splits and its margin."""
     return TaskResponse(**service.get_task(session, task))
 
 
 @router.get("/tasks/{task}/leaderboard", operation_id="list_task_leaderboard", responses=problems(404, 422))
 def get_leaderboard(
-    task: str, session: SessionDep, paging: PagingDep, brought_in: BroughtIn = False
+    task: Name, session: SessionDep, paging: PagingDep, brought_in: BroughtIn = False
 ) -> TicketPage:
     """The tickets of a task by measured accuracy; those not measured yet come last."""
     page = service.leaderboard(session, task, limit=paging.limit, cursor=paging.cursor, brought_in=brought_in)
@@ -53,7 +53,7 @@ def tasks_page(request: Request, session: SessionDep) -> HTMLResponse:
 
 @pages.get("/tasks/{task}", response_class=HTMLResponse)
 def task_page(
-    request: Request, task: str, session: SessionDep, brought_in: BroughtIn = False
+    request: Request, task: Name, session: SessionDep, brought_in: BroughtIn = False
 ) -> HTMLResponse:
     """One task and the tickets for it."""
     shown = service.get_task(session, task)

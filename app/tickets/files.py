@@ -15,6 +15,7 @@ from typing import IO
 import anyio
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.db import Json
@@ -41,7 +42,8 @@ YEAR_SECONDS = 31_536_000
 EXPORTS = "3"  # raise it when an export's bytes change, so that cached ones are made again
 _FILE = {"type": "string", "format": "binary"}
 _RAW = {MEDIA_TYPE: {"schema": _FILE, "example": "(bytes)"}}
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
+_DIGITS = 18  # of a place in a file; more are past the end of any
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-def describe_upload(**fields: str) -> Json:
-    """Return the OpenAPI request body of an upload: the file itself, or a form with these fields."""
-    properties = {"file": _FILE} | {name: {"type": "string"} for name in fields}
-    schema = {"type": "object", "required": ["file"], "properties": properties}
-    content = _RAW | {FORM: {"schema": schema, "example": {"file": "(bytes)"} | fields}}
+def describe_upload(fields: type[BaseModel] | None = None) -> Json:
+    """Return the OpenAPI request body of an upload: the file itself, or a form with a model's fields."""
+    form = fields.model_json_schema() if fields else {"examples": [{}]}
+    schema = {
+        "type": "object",
+        "required": ["file", *form.get("required", [])],
+        "properties": {"file": _FILE} | form.get("properties", {}),
+    }
+    content = _RAW | {FORM: {"schema": schema, "example": {"file": "(bytes)"} | form["examples"][0]}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -228,7 +234,7 @@ def _serve(request: Request, storage: Storage, row: Listing, download: Download)
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    if request.method == "HEAD":
+    if getattr(request.state, "is_head", False):
         return Response(status_code=status, headers=headers, media_type=download.media_type)
     body = storage.stream(download.key, start, end)
     return StreamingResponse(body, status, headers=headers, media_type=download.media_type)
@@ -249,12 +255,17 @@ def _range(request: Request, etag: str, size: int) -> tuple[int, int]:
     wanted = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
     if wanted is None or wanted[0] == "bytes=-" or request.headers.get("if-range", etag) != etag:
         return 0, size
-    first, last = wanted.groups()
-    start = int(first) if first else max(0, size - int(last))
-    end = min(int(last) + 1, size) if first and last else size
-    if first and last and int(last) < start:
+    first, last = map(_place, wanted.groups())
+    start = first if first is not None else max(0, size - (last or 0))
+    end = min(last + 1, size) if first is not None and last is not None else size
+    if first is not None and last is not None and last < first:
         return 0, size
     if start >= size:
-        detail = f"The file has {size} bytes, and the range {wanted[0]!r} lies outside."
+        detail = f"The file has {size} bytes, and the range {wanted[0][:100]!r} lies outside."
         raise RangeNotSatisfiable(detail, size=size)
     return start, end
+
+
+def _place(digits: str) -> int | None:
+    """Return a place in a file, whatever its number of digits; None: it is left out."""
+    return int(digits.lstrip("0")[:_DIGITS] or "0") if digits else None

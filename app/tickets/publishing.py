@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.architectures.service import check_name as check_network
 from app.architectures.service import keep_architecture
 from app.db import Json, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
@@ -205,6 +206,7 @@ def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
         InvalidTicket: a text or a number that no database keeps.
     """
     provenance = ticket.provenance
+    check_network(ticket.architecture.name, "/architecture/name")
     fields = {
         "digest": ticket.digest,
         "fingerprint": fingerprint(ticket),

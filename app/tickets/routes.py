@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
 from functools import partial
 from typing import Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
@@ -15,8 +16,11 @@ from app.accounts.service import Caller
 from app.db import Json
 from app.dependencies import (
     TICKET,
+    Conditional,
+    IdempotencyKey,
     Paging,
     PagingDep,
+    Ranged,
     Reader,
     SessionDep,
     SettingsDep,
@@ -47,8 +51,10 @@ from app.tickets.schemas import (
     LayerResponse,
     Lineage,
     LintResponse,
+    NewListing,
     TicketPage,
     TicketResponse,
+    Visibility,
     Yank,
     page_of,
     query_facets,
@@ -75,9 +81,20 @@ from nirvana.format.ticket import MEDIA_TYPE
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
 
+EXPORT_TYPES = ("application/octet-stream", "text/x-python")
+
+
+def exported(description: str) -> Json:
+    """Return the OpenAPI response of an export."""
+    contents = [binary(kind, description)["content"] for kind in EXPORT_TYPES]
+    return {"description": description, "content": contents[0] | contents[1]}
+
+
 Publisher = Annotated[Caller, Depends(require("publish"))]
 Yanker = Annotated[Caller, Depends(require("yank"))]
-IfMatch = Annotated[str | None, Header(description="the ETag of the listing that you changed")]
+IfMatch = Annotated[
+    str | None, Header(max_length=1000, description="the ETag of the listing that you changed")
+]
 
 
 @router.get("/tickets", operation_id="list_tickets", responses=problems(422))
@@ -96,13 +113,13 @@ def list_tickets(
     return page_of(page, find_copies(session, page.rows))
 
 
-@router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response, responses={
+@router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response,
+    dependencies=Ranged, responses={
     200: binary(MEDIA_TYPE, "The file; its ETag is the sha256 of its bytes."),
     206: binary(MEDIA_TYPE, "The range that was asked for."),
     304: {"description": "Not modified"},
     **problems(404, 416),
 })  # fmt: skip
-@router.head(f"{TICKET}/file", include_in_schema=False)
 def get_file(
     request: Request, ticket: TicketReference, session: SessionDep, reader: Reader, storage: StorageDep
 ) -> Response:
@@ -111,10 +128,12 @@ def get_file(
     return ticket_file(request, storage, row, is_immutable=not is_digest(ticket))
 
 
-@router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response, responses={
-    200: binary("application/octet-stream", "The ticket in that form."),
+@router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response,
+    dependencies=Ranged, responses={
+    200: exported("The ticket in that form."),
+    206: exported("The range that was asked for."),
     304: {"description": "Not modified"},
-    **problems(404, 416, 422),
+    **problems(404, 416, 422, 507),
 })  # fmt: skip
 def get_export(
     request: Request,
@@ -144,7 +163,8 @@ def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) ->
     return _lineage(session, get_ticket(session, ticket, reader), reader)
 
 
-@router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse, responses={
+@router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse,
+    dependencies=Conditional, responses={
     304: {"description": "Not modified"}, **problems(404, 422)
 })  # fmt: skip
 def show_ticket(
@@ -242,7 +262,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
         200: {"description": "It was published before", "model": TicketResponse},
         **problems(400, 401, 403, 409, 413, 415, 422, 507),
     },
-    openapi_extra=describe_upload(name="lenet-300-100-digits-07", visibility="public"),
+    openapi_extra=describe_upload(NewListing),
 )
 async def create_ticket(
     request: Request,
@@ -251,22 +271,25 @@ async def create_ticket(
     settings: SettingsDep,
     storage: StorageDep,
     session: SessionDep,
-    name: Annotated[str | None, Query(description="with a raw body: the ticket's name")] = None,
-    visibility: Annotated[str | None, Query(description="with a raw body: public or private")] = None,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    name: Annotated[
+        str | None, Query(max_length=140, description="with a raw body: the ticket's name")
+    ] = None,
+    visibility: Annotated[Visibility | None, Query(description="with a raw body")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> TicketResponse:
     """Publish a ticket file, as a form or as the body itself.
 
     The same ticket under the same name again is 200 and changes nothing; another one is 409.
     """
     upload = await receive_ticket(request, settings)
-    fields = _fields(upload, {"name": name, "visibility": visibility})
+    fields = _read_fields(upload, {"name": name, "visibility": visibility})
+    asked = {"name": fields.name, "visibility": fields.visibility or "public"}
 
     def publish() -> TicketResponse:
-        caller.need_name(check_name(caller.account, fields["name"]))
+        caller.need_name(check_name(caller.account, fields.name))
         stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
-        check_key(session, caller.account, idempotency_key, fields | {"file": stored.file_digest})
-        row, created = insert_listing(session, stored, Publication(caller.account, **fields))
+        check_key(session, caller.account, idempotency_key, asked | {"file": stored.file_digest})
+        row, created = insert_listing(session, stored, Publication(caller.account, **asked))
         response.status_code = 201 if created else 200
         where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
         body = _ticket_response(session, row, caller.account)
@@ -276,29 +299,24 @@ async def create_ticket(
     return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
 
 
-def _fields(upload: Upload, query: dict[str, str | None]) -> dict[str, str]:
-    """Return name and visibility, of the form or of the query. Raises: Invalid."""
+def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
+    """Return the fields of the form or of the query. Raises: Invalid, RequestValidationError."""
     in_query = {name: value for name, value in query.items() if value is not None}
-    fields = {"visibility": "public"} | upload.fields | in_query
-    problems = list(_field_problems(upload.fields.keys(), in_query.keys(), query.keys()))
-    if "name" not in fields:
-        problems.append(Problem("/name", "missing", "a ticket needs a name"))
-    if problems:
-        raise Invalid(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
-    return fields
-
-
-def _field_problems(in_form: Set[str], in_query: Set[str], known: Set[str]) -> Iterator[Problem]:
-    for name in sorted(in_query & in_form):
-        yield Problem(f"/{name}", "given-twice", f"{name} is in the query and in the form")
-    for name in sorted(in_form - known):
-        yield Problem(f"/{name[:100]}", "unknown-field", f"{name[:100]!r} is not known")
+    if twice := sorted(in_query.keys() & upload.fields.keys()):
+        detail = f"{twice[0]} is in the query and in the form"
+        raise Invalid(f"{detail}.", errors=[Problem(f"/{name}", "given-twice", detail) for name in twice])
+    try:
+        return NewListing.model_validate(upload.fields | in_query)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
+        ) from None
 
 
 @router.post(
     "/tickets:lint",
     operation_id="lint_ticket",
-    responses=problems(400, 413, 415),
+    responses=problems(400, 413, 415, 507),
     openapi_extra=describe_upload(),
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:

@@ -19,6 +19,7 @@ from app.tickets.models import Listing
 from nirvana.client.filters import MAX_LENGTH, PARAMETERS, Filter, literal
 from nirvana.verification.protocol import PROTOCOL
 
+Visibility = Literal["public", "private"]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _DIGEST = "sha256:" + "5f" * 32
 _LAYER = {"name": "fc1.weight", "shape": [300, 64], "kept": 1290, "total": 19200, "density": 0.0672}
@@ -295,6 +296,14 @@ class LintResponse(ResponseModel):
     errors: list[Json]
 
 
+class NewListing(RequestModel):
+    """The place of a new ticket in the registry: form fields beside its file, or the query of a raw body."""
+
+    model_config = RequestModel.model_config | example(name="lenet-300-100-digits-07", visibility="public")
+    name: Annotated[Plain, Field(max_length=140, description="with or without `owner/` before it")]
+    visibility: Annotated[Visibility | None, Field(description="by default public")] = None
+
+
 class CardChange(RequestModel):
     """Changes to a listing by its owner; leave out what stays."""
 
@@ -362,7 +371,9 @@ def query_search(**query: str | bool | None) -> Search:
 
 
 def query_facets(
-    facets: Annotated[str | None, Query(description=f"comma-separated: {', '.join(FACETS)}")] = None,
+    facets: Annotated[
+        str | None, Query(max_length=MAX_LENGTH, description=f"comma-separated: {', '.join(FACETS)}")
+    ] = None,
 ) -> tuple[str, ...]:
     """Return the facets to count. Raises: InvalidQuery."""
     return read_facets(facets)

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from app.db import Json
-from app.dependencies import TICKET, Reader, SessionDep, SettingsDep, StorageDep, TicketReference
+from app.dependencies import TICKET, Conditional, Reader, SessionDep, SettingsDep, StorageDep, TicketReference
 from app.schemas import ResponseModel, binary, example, problems
 from app.settings import Settings
 from app.storage import Storage, ticket_key
@@ -73,7 +73,7 @@ class Diff(SharedLayer):
 async def diff_tickets(
     request: Request,
     ticket: TicketReference,
-    other: Annotated[str, Path(description="the other ticket: `owner/name` or `sha256:...`")],
+    other: TicketReference,
     session: SessionDep,
     reader: Reader,
     storage: StorageDep,
@@ -92,7 +92,8 @@ def _diff_files(storage: Storage, digests: list[str], limits: Limits) -> Json:
     return diff(first, second)
 
 
-@router.get(f"{TICKET}/badge.svg", operation_id="get_ticket_badge", response_class=Response, responses={
+@router.get(f"{TICKET}/badge.svg", operation_id="get_ticket_badge", response_class=Response,
+    dependencies=Conditional, responses={
     200: binary("image/svg+xml", "The badge."),
     304: {"description": "Not modified"},
     **problems(404),

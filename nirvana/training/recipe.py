@@ -247,54 +247,104 @@ def _show(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-Rule = tuple[Callable[[object], bool], str]  # a test of a value, and what is expected in words
+@dataclass(frozen=True)
+class Rule:
+    """What a field of a recipe may be: as a test, in words, and as a JSON schema, which says no less."""
+
+    holds: Callable[[object], bool]
+    expected: str
+    schema: JsonObject
 
 
 def _integer(least: int, most: int) -> Rule:
-    expected = f"an integer from {least} to {most}"
-    return (lambda v: _is_integer(v) and least <= v <= most), expected
+    expected, schema = f"an integer from {least} to {most}", {"minimum": least, "maximum": most}
+    return Rule(lambda v: _is_integer(v) and least <= v <= most, expected, {"type": "integer"} | schema)
 
 
+def _number(expected: str, holds: Callable[[float], bool], **bounds: float) -> Rule:
+    return Rule(lambda v: _is_number(v) and holds(v), expected, {"type": "number"} | bounds)
+
+
+def _choice(values: tuple[str, ...]) -> Rule:
+    return Rule(lambda v: v in values, f"one of {', '.join(values)}", {"enum": list(values)})
+
+
+def _or_null(rule: Rule) -> Rule:
+    schema = {"anyOf": [rule.schema, {"type": "null"}]}
+    return Rule(lambda v: v is None or rule.holds(v), f"null or {rule.expected}", schema)
+
+
+def _object(**fields: JsonObject) -> JsonObject:
+    """Return the schema of an object of exactly these fields."""
+    return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
+
+
+_POSITIVE: JsonObject = {"type": "number", "exclusiveMinimum": 0}
+_DROP: JsonObject = {"type": "integer", "minimum": 1, "maximum": MOST_STEPS}
+_SCHEDULE_SCHEMA: JsonObject = {
+    "oneOf": [
+        _object(kind={"enum": ["constant", "cosine"]}),
+        _object(
+            kind={"const": "step"},
+            at={"type": "array", "maxItems": MOST_DROPS, "items": _DROP},
+            factor=_POSITIVE | {"maximum": MOST_FACTOR},
+        ),
+    ]
+}
+_SHARE = _number("a number in [0, 1)", lambda v: 0 <= v < 1, minimum=0, exclusiveMaximum=1)
+_ABOVE_0 = _number("a number above 0", lambda v: v > 0, exclusiveMinimum=0)
+_AT_LEAST_0 = _number("a number of at least 0", lambda v: v >= 0, minimum=0)
 _RULES: dict[str, Rule] = {
-    "optimizer": (lambda v: v in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
-    "learning_rate": (lambda v: _is_number(v) and v > 0, "a number above 0"),
+    "optimizer": _choice(OPTIMIZERS),
+    "learning_rate": _ABOVE_0,
     "batch_size": _integer(1, MOST_BATCH_SIZE),
     "steps": _integer(1, MOST_STEPS),
-    "momentum": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "nesterov": (lambda v: isinstance(v, bool), "true or false"),
-    "weight_decay": (lambda v: _is_number(v) and v >= 0, "a number of at least 0"),
-    "beta1": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "beta2": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "epsilon": (lambda v: _is_number(v) and v > 0, "a number above 0"),
-    "schedule": (lambda v: not list(_schedule_problems(v)), "a schedule"),
+    "momentum": _SHARE,
+    "nesterov": Rule(lambda v: isinstance(v, bool), "true or false", {"type": "boolean"}),
+    "weight_decay": _AT_LEAST_0,
+    "beta1": _SHARE,
+    "beta2": _SHARE,
+    "epsilon": _ABOVE_0,
+    "schedule": Rule(lambda v: not list(_schedule_problems(v)), "a schedule", _SCHEDULE_SCHEMA),
     "warmup_steps": _integer(0, MOST_STEPS),
     "evaluate_every": _integer(1, MOST_STEPS),
-    "initial_law": (lambda v: v in WEIGHT_LAWS, f"one of {', '.join(WEIGHT_LAWS)}"),
-    "pruning": (lambda v: isinstance(v, dict), "an object"),
-    "l1": (lambda v: _is_number(v) and v >= 0, "a number of at least 0"),
-    "distillation": (
+    "initial_law": _choice(WEIGHT_LAWS),
+    "pruning": Rule(lambda v: isinstance(v, dict), "an object", {"type": "object"}),
+    "l1": _AT_LEAST_0,
+    "distillation": Rule(
         lambda v: v is None or _is_distillation(v),
         "null, or temperature (a number above 0) and weight (a number in (0, 1])",
+        {"anyOf": [_object(temperature=_POSITIVE, weight=_POSITIVE | {"maximum": 1}), {"type": "null"}]},
     ),
-    "augmentation": (lambda v: _is_augmentation(v), f"a list of {', '.join(AUGMENTATIONS)}"),
-    "start_step": (
-        lambda v: v is None or (_is_integer(v) and 0 <= v < MOST_STEPS),
-        f"null or an integer from 0 to {MOST_STEPS - 1}",
+    "augmentation": Rule(
+        lambda v: _is_augmentation(v),
+        f"a list of {', '.join(AUGMENTATIONS)}",
+        {"type": "array", "uniqueItems": True, "items": {"enum": list(AUGMENTATIONS)}},
     ),
+    "start_step": _or_null(_integer(0, MOST_STEPS - 1)),
 }
 _PRUNING_RULES: dict[str, Rule] = {
-    "scope": (lambda v: v in SCOPES, f"one of {', '.join(SCOPES)}"),
-    "rate": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
-    "output_rate": (lambda v: v is None or (_is_number(v) and 0 <= v < 1), "null or a number in [0, 1)"),
-    "layer_rates": (
-        lambda v: isinstance(v, dict) and all(_is_number(r) and 0 <= r < 1 for r in v.values()),
+    "scope": _choice(SCOPES),
+    "rate": _SHARE,
+    "output_rate": _or_null(_SHARE),
+    "layer_rates": Rule(
+        lambda v: isinstance(v, dict) and all(map(_SHARE.holds, v.values())),
         "parameter names with numbers in [0, 1)",
+        {"type": "object", "additionalProperties": _SHARE.schema},
     ),
     "rewind_step": _integer(0, MOST_STEPS - 1),
-    "criterion": (lambda v: v in CRITERIA, f"one of {', '.join(CRITERIA)}"),
-    "mask_1_action": (lambda v: v in MASK_1_ACTIONS, f"one of {', '.join(MASK_1_ACTIONS)}"),
-    "mask_0_action": (lambda v: v in MASK_0_ACTIONS, f"one of {', '.join(MASK_0_ACTIONS)}"),
+    "criterion": _choice(CRITERIA),
+    "mask_1_action": _choice(MASK_1_ACTIONS),
+    "mask_0_action": _choice(MASK_0_ACTIONS),
 }
+
+
+def change_schema() -> JsonObject:
+    """Return the JSON schema of changes to a recipe (`Recipe.override`): each field may be left out."""
+    pruning = {name: rule.schema for name, rule in _PRUNING_RULES.items()}
+    fields = {name: rule.schema for name, rule in _RULES.items()}
+    fields["pruning"] = {"type": "object", "properties": pruning, "additionalProperties": False}
+    return {"type": "object", "properties": fields, "additionalProperties": False}
 
 
 def _is_distillation(value: object) -> bool:
@@ -315,7 +365,7 @@ def _find_problems(fields: object) -> Iterator[Problem]:
         return
     for name in ("optimizer", "learning_rate", "batch_size", "steps"):
         if name not in fields:
-            yield Problem(f"/{name}", "missing", f"{name} is missing, expected {_RULES[name][1]}")
+            yield Problem(f"/{name}", "missing", f"{name} is missing, expected {_RULES[name].expected}")
     yield from _broken(fields, _RULES, "")
     if isinstance(fields.get("schedule"), dict):
         yield from _schedule_problems(fields["schedule"])
@@ -332,8 +382,10 @@ def _broken(fields: JsonObject, rules: Mapping[str, Rule], at: str) -> Iterator[
     for name, value in fields.items():
         if name not in rules:
             yield _unknown(name, value, rules, at)
-        elif not rules[name][0](value) and not (name == "schedule" and isinstance(value, dict)):
-            yield Problem(f"{at}/{name}", "value", f"{name} is {_show(value)}, expected {rules[name][1]}")
+        elif not rules[name].holds(value) and not (name == "schedule" and isinstance(value, dict)):
+            yield Problem(
+                f"{at}/{name}", "value", f"{name} is {_show(value)}, expected {rules[name].expected}"
+            )
 
 
 def _unknown(name: str, value: object, rules: Mapping[str, Rule], at: str) -> Problem:
@@ -364,7 +416,7 @@ def _schedule_problems(schedule: object) -> Iterator[Problem]:
 
 
 def _are_drops(at: object, factor: object) -> bool:
-    steps = isinstance(at, list) and len(at) <= MOST_DROPS and all(map(_integer(1, MOST_STEPS)[0], at))
+    steps = isinstance(at, list) and len(at) <= MOST_DROPS and all(map(_integer(1, MOST_STEPS).holds, at))
     return steps and _is_number(factor) and 0 < factor <= MOST_FACTOR
 
 

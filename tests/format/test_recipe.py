@@ -7,12 +7,13 @@ import json
 import math
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nirvana.errors import InvalidRecipe
-from nirvana.training.recipe import MOST_STEPS, Pruning, Recipe, learning_rate
+from nirvana.training.recipe import MOST_STEPS, Pruning, Recipe, change_schema, learning_rate
 from tests.factories import RECIPE
 
 FIELDS = RECIPE.to_dict()
@@ -182,3 +183,60 @@ def test_odd_json_for_a_whole_recipe_or_as_a_new_field_is_refused(fields: Any, n
     if name not in NAMES:
         with pytest.raises(InvalidRecipe):
             Recipe.from_dict(FIELDS | {name: fields})
+
+
+def test_the_schema_takes_what_a_recipe_takes_and_no_other_value() -> None:
+    """Of each field alone: values at the ends of its range, and those just past them."""
+    schema = change_schema()
+    assert sorted(schema["properties"]) == sorted(NAMES)
+    assert sorted(schema["properties"]["pruning"]["properties"]) == sorted(PRUNING_NAMES)
+    values: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        0.5,
+        1,
+        1.5,
+        MOST_STEPS - 1,
+        MOST_STEPS,
+        MOST_STEPS + 1,
+        "adam",
+        [],
+        {},
+    ]
+    values += [
+        "global",
+        "zero",
+        "glorot_normal",
+        ["crop"],
+        ["crop", "crop"],
+        {"kind": "cosine"},
+        {"kind": []},
+    ]
+    values += [{"kind": "step", "at": [5], "factor": 0.1}, {"kind": "step", "at": [0], "factor": 0.1}]
+    values += [
+        {"temperature": 4, "weight": 1},
+        {"temperature": 4, "weight": 2},
+        {"fc1.weight": 0.5},
+        {"a": 1},
+    ]
+    for value in values:
+        for name, rule in schema["properties"].items():
+            if name != "pruning":
+                assert _takes(rule, value) == (not _pointers({name: value})), (name, value)
+        for name, rule in schema["properties"]["pruning"]["properties"].items():
+            assert _takes(rule, value) == (not _pointers({"pruning": {name: value}})), (name, value)
+
+
+def _takes(schema: dict[str, Any], value: object) -> bool:
+    return bool(jsonschema_rs.is_valid(schema, value))
+
+
+def _pointers(change: dict[str, Any]) -> list[str]:
+    """Problems of single fields: what concerns two of them is no schema's business."""
+    try:
+        RECIPE.override(change)
+    except InvalidRecipe as error:
+        return [one.pointer for one in error.errors if one.code in ("value", "fields")]
+    return []

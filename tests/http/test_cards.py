@@ -128,7 +128,7 @@ def test_a_verification_is_asked_for_and_becomes_a_job(each_registry: Registry) 
     standard = each_registry.http.post(f"{PATH}/verifications", headers=each_registry.bearer()).json()
     assert (standard["spec"]["replicates"], standard["spec"]["max_replicates"]) == (5, 20)
     assert standard["progress"]["total"] == 1 + 3 * (len(ARMS) + 1)
-    for body, pointer in [({"replicates": 1}, "/spec/replicates"), ({"n": 1}, "/n")]:
+    for body, pointer in [({"replicates": 1}, "/replicates"), ({"n": 1}, "/n")]:
         answer = each_registry.http.post(f"{PATH}/verifications", json=body, headers=each_registry.bearer())
         assert answer.status_code == 422
         assert pointers(answer.json()) == [pointer]

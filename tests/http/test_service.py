@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from app.openapi import operations
 from app.pagination import binding, write_cursor
-from app.schemas import operations
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
 from tests.registry import Registry, pointers, problem
@@ -103,7 +103,7 @@ def test_the_service_document_names_the_limits_and_links(registry: Registry) -> 
 
 
 def test_health_is_about_the_process_and_readiness_about_what_it_needs(registry: Registry) -> None:
-    assert registry.http.get("/readyz").json()["checks"] == {"database": "ok", "blobs": "ok"}
+    assert registry.http.get("/readyz").json()["checks"] == {"database": "ok", "blobs": "ok", "disk": "ok"}
     with registry.database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE ticket RENAME TO gone")
     answer = registry.http.get("/readyz")

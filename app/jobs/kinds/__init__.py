@@ -24,12 +24,19 @@ from app.tickets.service import get_ticket
 from nirvana import tasks
 from nirvana.errors import Invalid, InvalidJob, NotFound, Problem
 from nirvana.tasks import Task
+from nirvana.verification.protocol import LOOKS
 
 MAX_REPLICATES = 100
 PYDANTIC_SAYS = "Input should be "
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 Replicates = Annotated[Integer, Field(ge=2, le=MAX_REPLICATES)]
+MostReplicates = Annotated[Integer, Field(ge=2, le=LOOKS[-1] * MAX_REPLICATES)]
+TicketName = Annotated[
+    str,
+    Field(max_length=200, description="`owner/name`, or a digest", examples=["ada/lenet-300-100-digits-07"]),
+]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 Json = dict[str, Any]
 T = TypeVar("T", bound=BaseModel)
 

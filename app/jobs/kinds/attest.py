@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from app.jobs.kinds import Asker, Kind, Plan, Spec, find_task, moved, refusal
+from app.jobs.kinds import Asker, Kind, Plan, Spec, TicketName, find_task, moved, refusal
 from nirvana.errors import Invalid
 from nirvana.pruning.provenance import Origin, read_origin, search_spec
 from nirvana.tasks.recipes import check_batch_size
@@ -13,7 +11,7 @@ from nirvana.tasks.recipes import check_batch_size
 class AttestSpec(Spec):
     """An attestation: of a ticket whose provenance names its method, its level and its seed."""
 
-    ticket: str = Field(description="`owner/name`, or a digest", examples=["ada/lenet-300-100-digits-07"])
+    ticket: TicketName
 
 
 def plan(asker: Asker, spec: AttestSpec) -> Plan:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, WithJsonSchema, field_validator, model_validator
 
-from app.jobs.kinds import Asker, Integer, Kind, Plan, Spec, find_task, moved, one_of_problem, refusal
+from app.jobs.kinds import Asker, Integer, Kind, Name, Plan, Spec, find_task, moved, one_of_problem, refusal
 from nirvana.errors import Invalid, InvalidArchitecture, NotFound
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
@@ -15,7 +15,7 @@ from nirvana.pruning.plan import SearchPlan, resolve_recipe
 from nirvana.pruning.target import PruningTarget
 from nirvana.tasks import Task
 from nirvana.tasks.recipes import check_batch_size
-from nirvana.training.recipe import Recipe
+from nirvana.training.recipe import Recipe, change_schema
 
 MAX_LEVELS = 100
 MAX_SEED = 2**53 - 1
@@ -26,11 +26,15 @@ _OPTIONS = "; ".join(
 )
 
 
+RecipeChange = Annotated[dict[str, Any], WithJsonSchema(change_schema())]
+"""Checked by the library's own rules, of which the schema is made."""
+
+
 class PruneSpec(Spec):
     """A search for tickets: to a number of levels, or to a density."""
 
-    task: str = Field(examples=["digits"])
-    architecture: str = Field(description="of the zoo", examples=["lenet-300-100"])
+    task: Name = Field(examples=["digits"])
+    architecture: Name = Field(description="of the zoo", examples=["lenet-300-100"])
     method: str = Field(default="imp", json_schema_extra={"enum": list(METHODS)})
     levels: Annotated[Integer, Field(ge=1, le=MAX_LEVELS)] | None = Field(
         default=None, description="how many times to prune", examples=[10]
@@ -39,9 +43,11 @@ class PruneSpec(Spec):
         default=None, description="share of weights to keep"
     )
     seed: Annotated[Integer, Field(ge=0, le=MAX_SEED)] = 0
-    recipe: dict[str, Any] = Field(default_factory=dict, description="fields over the task's default recipe")
-    options: dict[str, int | float] = Field(
-        default_factory=dict, description=f"of the method alone, with their defaults: {_OPTIONS}"
+    recipe: RecipeChange = Field(default_factory=dict, description="fields over the task's default recipe")
+    options: dict[Name, int | float] = Field(
+        default_factory=dict,
+        max_length=100,
+        description=f"of the method alone, with their defaults: {_OPTIONS}",
     )
     name: str | None = Field(
         default=None,

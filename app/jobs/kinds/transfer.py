@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from app.jobs.kinds import Asker, Kind, Plan, Replicates, Spec, find_task, invalid_job
+from app.jobs.kinds import Asker, Kind, Name, Plan, Replicates, Spec, TicketName, find_task, invalid_job
 from nirvana.errors import Problem
 from nirvana.networks.architecture import Architecture
 from nirvana.tasks import Task
@@ -19,9 +19,9 @@ ARMS = 4  # dense, ticket, reinit, shuffle; with the target's own ticket one mor
 class TransferSpec(Spec):
     """A trial of a ticket on a task that it was not found on."""
 
-    ticket: str = Field(description="`owner/name`, or a digest", examples=["ada/lenet-300-100-digits-07"])
-    task: str = Field(description="the target", examples=["mnist"])
-    own: str | None = Field(default=None, description="the target's own ticket, to compare with")
+    ticket: TicketName = Field(examples=["ada/lenet-300-100-mnist-07"])
+    task: Name = Field(description="the target", examples=["fashion-mnist"])
+    own: TicketName | None = Field(default=None, description="the target's own ticket, to compare with")
     replicates: Replicates = Field(default=STANDARD_REPLICATES, description="training runs of each arm")
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from app.jobs.kinds import Asker, Integer, Kind, Plan, Replicates, Spec, find_task, one_of_problem, refusal
+from app.jobs.kinds import (
+    Asker,
+    Kind,
+    MostReplicates,
+    Plan,
+    Replicates,
+    Spec,
+    TicketName,
+    find_task,
+    one_of_problem,
+    refusal,
+)
 from app.tickets.models import Listing
 from nirvana.errors import InvalidRecipe
 from nirvana.networks.architecture import Architecture
@@ -28,9 +39,9 @@ from nirvana.verification.protocol import (
 class VerifySpec(Spec):
     """A verification. Without replicates: 5, topped up to 20; with `replicates` alone there is one look."""
 
-    ticket: str = Field(description="`owner/name`, or a digest", examples=["ada/lenet-300-100-digits-07"])
+    ticket: TicketName
     replicates: Replicates | None = Field(default=None, description="training runs of each arm")
-    max_replicates: Integer | None = Field(
+    max_replicates: MostReplicates | None = Field(
         default=None,
         description="while the verdict is open, looks follow at 2 and 4 times the replicates, to this many",
     )
