@@ -19,9 +19,10 @@ from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
 from app.evaluations.signing import load_key, publish_key
+from app.jobs.queue import read_gauges as job_gauges
 from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
-from app.jobs.service import read_gauges as job_gauges
+from app.jobs.streams import JobWatch
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from app.storage import make_storage
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
             sync_tasks(session)
             publish_key(session, app.state.signing_key)
         yield
+        app.state.job_watch.close()
         database.dispose()
 
     app = FastAPI(
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
+    app.state.job_watch = JobWatch(database)
     app.state.signing_key = load_key(settings.signing_key)
     app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
     problems.install(app, max_body_bytes=settings.max_body_bytes)

@@ -66,6 +66,14 @@ class Settings(BaseSettings):
     max_open_jobs_per_account: int = Field(
         default=20, ge=1, description="queued and running jobs of one account"
     )
+    newcomer_days: float = Field(
+        default=7,
+        ge=0,
+        description="an account is new for so long: until then all of one network's are one person; 0: never",
+    )
+    newcomer_turns: int = Field(
+        default=5, ge=0, description="jobs of each other person that go before a newcomer's first one"
+    )
     job_silence_seconds: float = Field(
         default=600, gt=0, description="a child without progress for so long is killed"
     )

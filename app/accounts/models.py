@@ -24,6 +24,8 @@ class Account(Base):
     """Queued and running jobs at once; None: the setting's default."""
     max_flops_per_day: Mapped[float | None]
     """Floating-point operations that its jobs of 24 hours may plan; None: the setting's default."""
+    network: Mapped[str | None] = mapped_column(String(50))
+    """The network that it was made from, while it is new; None: it never was, or its operator made it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from app.accounts import service
 from app.accounts.models import Token
@@ -17,6 +17,7 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
+from app.addresses import address_of, network_of
 from app.dependencies import AnyCaller, SessionDep, SettingsDep
 from app.schemas import problems
 from nirvana.errors import Forbidden
@@ -26,11 +27,13 @@ TokenId = Annotated[int, Path(ge=1, lt=2**53)]
 
 
 @router.post("/accounts", status_code=201, operation_id="create_account", responses=problems(403, 409, 422))
-def create_account(body: NewAccount, session: SessionDep, settings: SettingsDep) -> AccountWithToken:
+def create_account(
+    body: NewAccount, session: SessionDep, settings: SettingsDep, request: Request
+) -> AccountWithToken:
     """Make an account and its first token, whose secret is shown this once."""
     if settings.signup == "closed":
         raise Forbidden("This service makes no accounts for strangers; ask its operator for one.")
-    account = service.create_account(session, body.name)
+    account = service.create_account(session, body.name, network_of(address_of(request)))
     made = service.create_token(session, account, name="first", scopes=service.FIRST_SCOPES)
     return AccountWithToken(name=account.name, created_at=account.created_at, token=_with_secret(*made))
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import undefer
 
 from app.jobs.engine import client_for, engine_url
 from app.jobs.models import Job
+from app.jobs.queue import queue_position
 from app.jobs.service import (
     JobRequest,
     append_events,
@@ -19,7 +20,6 @@ from app.jobs.service import (
     end_job,
     get_job,
     list_jobs,
-    queue_position,
     read_events,
     submit_job,
 )
