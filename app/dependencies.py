@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import Depends, Path, Query, Request, Response
 from fastapi import params as parameters
+from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import OperationalError
@@ -20,7 +21,10 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from app.accounts import service as accounts
 from app.accounts.models import Account
 from app.accounts.service import Caller
+from app.addresses import LINE, address_of, network_of
 from app.db import Database
+from app.limits.rates import ACTIONS, Payer
+from app.limits.service import Limiter, Places, Standing
 from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
@@ -62,13 +66,14 @@ DatabaseDep = Annotated[Database, Depends(get_database)]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
+async def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
     """Return the caller, or None without an Authorization header.
 
     This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
 
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
+        RateLimited: the address has sent too many that are not.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -76,11 +81,40 @@ def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("The Authorization header must be: Bearer nvn_...")
-    with database.read() as session:
-        caller = accounts.authenticate(session, secret.strip())
+    return await run_in_threadpool(_authenticate, request, database, secret.strip())
+
+
+def _authenticate(request: Request, database: Database, secret: str) -> Caller:
+    limiter, guesser = get_limiter(request), payer_at(request)
+    _count(request, limiter.look("guess", guesser))
+    try:
+        with database.read() as session:
+            caller = accounts.authenticate(session, secret)
+    except Unauthenticated:
+        _count(request, limiter.hit("guess", guesser))
+        raise
     if accounts.is_use_due(caller.token):
         _note_use(database, caller)
     return caller
+
+
+def get_limiter(request: Request) -> Limiter:
+    """Return the counters of requests."""
+    limiter: Limiter = request.app.state.limiter
+    return limiter
+
+
+def payer_at(request: Request) -> Payer:
+    """Return the address that pays for a request without a token: IPv4 alone, IPv6 by its /64."""
+    address = address_of(request)
+    return Payer(f"address:{network_of(address, LINE) or address}")
+
+
+def _count(request: Request, standing: Standing | None) -> None:
+    """Let the answer say what is left. Raises: RateLimited, when it is nothing."""
+    if standing is not None:
+        request.state.rate_limit = standing.headers
+        standing.check()
 
 
 def _note_use(database: Database, caller: Caller) -> None:
@@ -93,6 +127,36 @@ def _note_use(database: Database, caller: Caller) -> None:
 
 
 OptionalCaller = Annotated[Caller | None, Depends(find_caller)]
+
+
+async def find_payer(request: Request, caller: OptionalCaller, settings: SettingsDep) -> Payer:
+    """Return who pays for a request: the person behind the token, or else the address."""
+    if caller is None:
+        return payer_at(request)
+    return Payer(accounts.person_of(caller.account, settings).key, True)
+
+
+PayerDep = Annotated[Payer, Depends(find_payer)]
+
+
+async def limit_request(request: Request, payer: PayerDep) -> None:
+    """Count a request, before anything else is done for it. Raises: RateLimited."""
+    route, default = request.scope["route"], "read" if request.method in READING else "write"
+    action = ACTIONS.get(getattr(route, "operation_id", None) or route.name, default)
+    if action is None:
+        return
+    limiter = get_limiter(request)
+    if limiter.is_remote:
+        _count(request, await run_in_threadpool(limiter.hit, action, payer))
+    else:
+        _count(request, limiter.hit(action, payer))
+
+
+async def hold_stream(request: Request, payer: PayerDep) -> AsyncIterator[None]:
+    """Hold a place for a stream until it ends. Raises: RateLimited, Unavailable."""
+    places: Places = request.app.state.streams
+    with places.hold(payer):
+        yield
 
 
 def require(scope: str) -> Callable[[Caller | None], Caller]:

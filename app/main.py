@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
@@ -14,7 +13,7 @@ from app import health, pages, problems, schemas
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
-from app.dependencies import refuse_unknown_query
+from app.dependencies import limit_request, refuse_unknown_query
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
@@ -23,6 +22,7 @@ from app.jobs.queue import read_gauges as job_gauges
 from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
+from app.limits.service import Limiter, Line, Places
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from app.storage import make_storage
@@ -38,7 +38,7 @@ from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
 from nirvana.environment import VERSION
 
-LINTS_AT_ONCE = 2  # each may take some hundred megabytes
+PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
 API = (
     health.service_router,
     accounts,
@@ -75,14 +75,16 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_query)],
+        dependencies=[Depends(limit_request), Depends(refuse_unknown_query)],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
     app.state.job_watch = JobWatch(database)
     app.state.signing_key = load_key(settings.signing_key)
-    app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
+    app.state.limiter = Limiter(settings)
+    app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
+    app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)

@@ -50,7 +50,8 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in {"X-Request-Id": request_id, **SECURITY_HEADERS}.items():
+                own = {"X-Request-Id": request_id, **scope["state"].get("rate_limit", {})}
+                for name, value in (own | SECURITY_HEADERS).items():
                     headers.setdefault(name, value)
             await send(message)
 

@@ -38,6 +38,23 @@ class Settings(BaseSettings):
     )
     signup: Literal["open", "closed"] = Field(default="open", description="may anybody make an account?")
 
+    limits: Literal["on", "off"] = Field(
+        default="on", description="count requests, and refuse what is over the rates; off: a private registry"
+    )
+    rates: dict[str, str] = Field(
+        default_factory=dict,
+        description='rates instead of the defaults: {"search": "60/minute", "publish.account": "off"}',
+    )
+    limit_storage: str = Field(
+        default=":memory:", description="where requests are counted: :memory:, a file, or redis://..."
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="addresses or networks, comma-separated, whose X-Forwarded-For is believed",
+    )
+    max_streams: int = Field(default=500, ge=1, description="event streams that a process serves at once")
+    max_streams_per_caller: int = Field(default=20, ge=1, description="of one person or address")
+
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
     max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
     max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")

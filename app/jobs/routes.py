@@ -21,6 +21,7 @@ from app.dependencies import (
     Limit,
     SessionDep,
     SettingsDep,
+    hold_stream,
     link_next,
     require,
 )
@@ -156,7 +157,8 @@ def find_job_id(job_id: str, database: DatabaseDep) -> str:
     "/{job_id}/events",
     operation_id="stream_job_events",
     response_class=EventSourceResponse,
-    responses=problems(404),
+    responses=problems(404, 429, 503),
+    dependencies=[Depends(hold_stream)],
 )
 async def stream_events(
     request: Request, job_id: Annotated[str, Depends(find_job_id)], last_event_id: LastEventId = 0

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Set
 from functools import partial
 from typing import Annotated, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 
@@ -26,6 +25,7 @@ from app.dependencies import (
 )
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
+from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
 from app.tickets.files import (
     Export,
@@ -272,7 +272,8 @@ async def create_ticket(
         response.headers.update({"Location": where, "ETag": _tag(body, row)})
         return body
 
-    return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
+    line: Line = request.app.state.publishing
+    return await line.run(publish)
 
 
 def _fields(upload: Upload, query: dict[str, str | None]) -> dict[str, str]:
@@ -304,7 +305,8 @@ async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
     upload = await receive_ticket(request, settings)
     check = partial(lint, upload.data, limits_of(settings))
-    report = await anyio.to_thread.run_sync(check, limiter=request.app.state.lint_slots)
+    line: Line = request.app.state.linting
+    report = await line.run(check)
     return LintResponse.model_validate(report.to_dict())
 
 
