@@ -22,7 +22,7 @@ from app.jobs.queue import read_gauges as job_gauges
 from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
-from app.limits.service import Limiter, Line, Places
+from app.limits.service import Connections, Limiter, Line, Places
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from app.storage import make_storage
@@ -60,11 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics(database, (ticket_gauges, job_gauges))
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         with database.write() as session:
             sync_tasks(session)
             publish_key(session, app.state.signing_key)
-        yield
+        yield {Connections.KEY: Connections(settings)}
         app.state.job_watch.close()
         database.dispose()
 
@@ -89,7 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     pages.install(app)
     _include(app)
     schemas.describe(app)
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings)
     return app
 
 

@@ -52,6 +52,17 @@ class Settings(BaseSettings):
         default="",
         description="addresses or networks, comma-separated, whose X-Forwarded-For is believed",
     )
+    workers: int = Field(default=1, ge=1, le=256, description="processes that answer requests")
+    max_header_bytes: int = Field(default=16 * 1024, ge=1024, description="largest head of a request")
+    header_seconds: float = Field(default=10, gt=0, description="longest time that a head may take")
+    body_seconds: float = Field(
+        default=30, gt=0, description="longest time that a body may take, other than an upload"
+    )
+    keep_alive_seconds: int = Field(default=5, ge=1, description="an idle connection is kept for so long")
+    max_connections: int = Field(default=2000, ge=1, description="open connections of a process")
+    max_connections_per_address: int = Field(
+        default=200, ge=1, description="of one address, unless it is a trusted proxy's"
+    )
     max_streams: int = Field(default=500, ge=1, description="event streams that a process serves at once")
     max_streams_per_caller: int = Field(default=20, ge=1, description="of one person or address")
 
@@ -107,6 +118,11 @@ class Settings(BaseSettings):
     )
     worker_heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker beats")
     worker_expiry_seconds: float = Field(default=30, gt=0, description="a worker silent for so long is dead")
+
+    @property
+    def proxies(self) -> list[str]:
+        """The trusted proxies, one by one."""
+        return [one.strip() for one in self.trusted_proxies.split(",") if one.strip()]
 
     @model_validator(mode="before")
     @classmethod

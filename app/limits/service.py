@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 import anyio.to_thread
@@ -121,6 +122,39 @@ class Places:
         finally:
             self._held[payer.key] -= 1
             self._held += Counter()  # drops the zeros
+
+
+class Connections:
+    """The open connections of a process, by address. The app hands it to the server as its lifespan's state.
+
+    Attributes:
+        header_seconds: longest time until a request's headers are there.
+    """
+
+    KEY = "connections"
+
+    def __init__(self, settings: Settings) -> None:
+        self.header_seconds = settings.header_seconds
+        self._most = settings.max_connections_per_address
+        self._proxies = [ip_network(one, strict=False) for one in settings.proxies]
+        self._open: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Count a connection; return whether it may stay."""
+        self._open[address] += 1
+        return self._open[address] <= self._most or self._is_proxy(address)
+
+    def leave(self, address: str) -> None:
+        """Count a connection no more."""
+        self._open[address] -= 1
+        if self._open[address] <= 0:
+            del self._open[address]
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            return any(ip_address(address) in network for network in self._proxies)
+        except ValueError:  # a socket file: whoever serves there is in front
+            return True
 
 
 class Line:
