@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code, 0, or 4 where it was refused."""
     args = _parser().parse_args(arguments)
     settings = Settings(
-        **{name: getattr(args, name) for name in ("host", "port") if getattr(args, name, None)}
+        **{name: getattr(args, name) for name in ("host", "port", "workers") if getattr(args, name, None)}
     )
     try:
         verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "token": token}
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     serving = commands.add_parser("serve", help="answer requests")
     serving.add_argument("--host", help="address to listen on (NIRVANA_HOST)")
     serving.add_argument("--port", type=int, help="port to listen on (NIRVANA_PORT)")
+    serving.add_argument("--workers", type=int, help="processes that answer (NIRVANA_WORKERS)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
     commands.add_parser("fingerprint", help="find copies among tickets that an older version published")
     commands.add_parser("recount", help="count the listings anew, should the kept counts ever be wrong")
@@ -69,22 +70,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def serve(settings: Settings, _args: argparse.Namespace) -> None:
     """Answer requests until SIGTERM or Ctrl-C; requests in flight are finished."""
-    import uvicorn
-
-    from app.main import create_app
+    from app import server
 
     configure_logs(settings.log_level)
     check_migrated(settings)
     show_setup_link(settings)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
+    server.serve(settings)
 
 
 def show_setup_link(settings: Settings) -> None:

@@ -170,6 +170,14 @@ def insert_if_absent(session: Session, model: type[Base], **values: object) -> b
     return session.execute(statement.returning(*inspect(model).primary_key)).first() is not None
 
 
+def add_to_count(session: Session, model: type[Base], change: int, **key: object) -> None:
+    """Add to the column `number` of the row with a key, which is made where there is none yet."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(model).values(number=change, **key)
+    number = model.__table__.c.number + statement.excluded.number
+    session.execute(statement.on_conflict_do_update(index_elements=list(key), set_={"number": number}))
+
+
 def constraint_of(error: IntegrityError) -> str:
     """Return the name of the unique constraint that a statement broke, "" where the database names none."""
     diagnosis = getattr(error.orig, "diag", None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi import params as parameters
+from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -23,7 +24,10 @@ from app.accounts import service as accounts
 from app.accounts.models import Account
 from app.accounts.service import Caller
 from app.accounts.sessions import is_from_our_page
+from app.addresses import LINE, address_of, network_of
 from app.db import Database
+from app.limits.rates import ACTIONS, Payer
+from app.limits.service import Limiter, Places, Standing
 from app.pagination import DEFAULT_LIMIT, MAX_LIMIT
 from app.settings import Settings
 from app.storage import Storage
@@ -69,7 +73,7 @@ StorageDep = Annotated[Storage, Depends(get_storage)]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
+async def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
     """Return the caller, by the Authorization header or the cookie of a session; None without either.
 
     This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
@@ -77,23 +81,34 @@ def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
         Forbidden: a session's request that writes does not prove to be from our own pages.
+        RateLimited: the address has sent too many that are not.
     """
     header = request.headers.get("authorization")
     if header is None:
-        return _find_signed_in(request, database)
+        return await _find_signed_in(request, database)
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("The Authorization header must be: Bearer nvn_...")
-    return _authenticate(database, secret.strip(), "token")
+    return await run_in_threadpool(_find_bearer, request, database, secret.strip())
 
 
-def _find_signed_in(request: Request, database: Database) -> Caller | None:
+def _find_bearer(request: Request, database: Database, secret: str) -> Caller:
+    limiter, guesser = get_limiter(request), payer_at(request)
+    _count(request, limiter.look("guess", guesser))
+    try:
+        return _authenticate(database, secret, "token")
+    except Unauthenticated:
+        _count(request, limiter.hit("guess", guesser))
+        raise
+
+
+async def _find_signed_in(request: Request, database: Database) -> Caller | None:
     secret = request.cookies.get(COOKIE)
     if secret is None:
         return None
     if request.method not in READING and not is_from_our_page(secret, request.headers.get(CSRF_HEADER)):
         raise Forbidden("A session's request that writes needs the header X-CSRF-Token.")
-    return find_session(database, secret)
+    return await run_in_threadpool(find_session, database, secret)
 
 
 def find_session(database: Database, secret: str) -> Caller | None:
@@ -112,6 +127,25 @@ def _authenticate(database: Database, secret: str, kind: str) -> Caller:
     return caller
 
 
+def get_limiter(request: Request) -> Limiter:
+    """Return the counters of requests."""
+    limiter: Limiter = request.app.state.limiter
+    return limiter
+
+
+def payer_at(request: Request) -> Payer:
+    """Return the address that pays for a request without a token: IPv4 alone, IPv6 by its /64."""
+    address = address_of(request)
+    return Payer(f"address:{network_of(address, LINE) or address}")
+
+
+def _count(request: Request, standing: Standing | None) -> None:
+    """Let the answer say what is left. Raises: RateLimited, when it is nothing."""
+    if standing is not None:
+        request.state.rate_limit = standing.headers
+        standing.check()
+
+
 def _note_use(database: Database, caller: Caller) -> None:
     """Write down that the token is used; on a busy or full database rather not than not answer."""
     try:
@@ -122,6 +156,36 @@ def _note_use(database: Database, caller: Caller) -> None:
 
 
 OptionalCaller = Annotated[Caller | None, Depends(find_caller)]
+
+
+async def find_payer(request: Request, caller: OptionalCaller, settings: SettingsDep) -> Payer:
+    """Return who pays for a request: the person behind the token, or else the address."""
+    if caller is None:
+        return payer_at(request)
+    return Payer(accounts.person_of(caller.account, settings).key, True)
+
+
+PayerDep = Annotated[Payer, Depends(find_payer)]
+
+
+async def limit_request(request: Request, payer: PayerDep) -> None:
+    """Count a request, before anything else is done for it. Raises: RateLimited."""
+    route, default = request.scope["route"], "read" if request.method in READING else "write"
+    action = ACTIONS.get(getattr(route, "operation_id", None) or route.name, default)
+    if action is None:
+        return
+    limiter = get_limiter(request)
+    if limiter.is_remote:
+        _count(request, await run_in_threadpool(limiter.hit, action, payer))
+    else:
+        _count(request, limiter.hit(action, payer))
+
+
+async def hold_stream(request: Request, payer: PayerDep) -> AsyncIterator[None]:
+    """Hold a place for a stream until it ends. Raises: RateLimited, Unavailable."""
+    places: Places = request.app.state.streams
+    with places.hold(payer):
+        yield
 
 
 def require(scope: str) -> Callable[[Caller | None], Caller]:
@@ -257,7 +321,8 @@ async def refuse_unstorable_body(request: Request) -> None:
     Raises:
         RequestValidationError: each with its place, whatever model the body is of.
     """
-    if request.scope["route"].body_field is None:  # it is no JSON, or is read by the route itself
+    field = request.scope["route"].body_field
+    if field is None or isinstance(field.field_info, parameters.Form):  # no JSON, or the route reads it
         return
     try:
         body = await request.json()

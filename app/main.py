@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
@@ -16,14 +15,16 @@ from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
 from app.db import make_database
-from app.dependencies import refuse_unknown_query, refuse_unstorable_body
+from app.dependencies import limit_request, refuse_unknown_query, refuse_unstorable_body
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
 from app.evaluations.signing import load_key, publish_key
+from app.jobs.queue import read_gauges as job_gauges
 from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
-from app.jobs.service import read_gauges as job_gauges
+from app.jobs.streams import JobWatch
+from app.limits.service import Connections, Limiter, Line, Places
 from app.middleware import RequestMiddleware
 from app.settings import Settings
 from app.storage import make_storage
@@ -39,8 +40,8 @@ from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
 from nirvana.environment import VERSION
 
-LINTS_AT_ONCE = 2  # each may take some hundred megabytes
-PASSWORDS_AT_ONCE = 2  # each is made to be slow, and takes 19 MiB
+PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
+PASSWORDS = (2, 32)  # each takes 19 MiB, and time
 API = (
     health.service_router,
     accounts,
@@ -70,11 +71,12 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = Metrics(database, (ticket_gauges, job_gauges))
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         with database.write() as session:
             sync_tasks(session)
             publish_key(session, app.state.signing_key)
-        yield
+        yield {Connections.KEY: Connections(settings)}
+        app.state.job_watch.close()
         database.dispose()
 
     app = FastAPI(
@@ -84,19 +86,26 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_query), Depends(refuse_unstorable_body)],
+        dependencies=[
+            Depends(limit_request),
+            Depends(refuse_unknown_query),
+            Depends(refuse_unstorable_body),
+        ],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
+    app.state.job_watch = JobWatch(database)
     app.state.signing_key = load_key(settings.signing_key)
-    app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
-    app.state.password_slots = anyio.CapacityLimiter(PASSWORDS_AT_ONCE)
+    app.state.limiter = Limiter(settings)
+    app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
+    app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
+    app.state.passwords = Line(*PASSWORDS)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
     openapi.describe(app)
-    app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import internal_error
+from app.settings import Settings
 from app.telemetry import Metrics
 
 log = logging.getLogger("nirvana.app")
@@ -34,8 +36,9 @@ SECURITY_HEADERS = {
 class RequestMiddleware:
     """The outermost layer of the app."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
-        self.app, self.metrics, self.max_body_bytes = app, metrics, max_body_bytes
+    def __init__(self, app: ASGIApp, metrics: Metrics, settings: Settings) -> None:
+        self.app, self.metrics = app, metrics
+        self.max_body_bytes, self.body_seconds = settings.max_body_bytes, settings.body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +55,8 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in {"X-Request-Id": request_id, **SECURITY_HEADERS}.items():
+                own = {"X-Request-Id": request_id, **scope["state"].get("rate_limit", {})}
+                for name, value in (own | SECURITY_HEADERS).items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -69,13 +73,20 @@ class RequestMiddleware:
             self._note(scope, request_id, status, time.perf_counter() - began)
 
     def _capped(self, scope: Scope, receive: Receive) -> Receive:
-        """Return `receive` with a cap on the body; those of UPLOADS have a cap of their own."""
-        received = 0
+        """Return `receive` with a cap on the body and its time; those of UPLOADS have caps of their own."""
+        received, is_whole = 0, False
+        until = time.monotonic() + self.body_seconds
 
         async def next_message() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
+            nonlocal received, is_whole
+            if is_whole:  # what comes now is the end of the connection
+                return await receive()
+            try:
+                async with asyncio.timeout(max(0, until - time.monotonic())):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"The body took more than {self.body_seconds:g} s") from None
+            received, is_whole = received + len(message.get("body", b"")), not message.get("more_body")
             if received > self.max_body_bytes:
                 raise HTTPException(413)
             return message

@@ -38,6 +38,34 @@ class Settings(BaseSettings):
     )
     signup: Literal["open", "closed"] = Field(default="open", description="may anybody make an account?")
 
+    limits: Literal["on", "off"] = Field(
+        default="on", description="count requests, and refuse what is over the rates; off: a private registry"
+    )
+    rates: dict[str, str] = Field(
+        default_factory=dict,
+        description='rates instead of the defaults: {"search": "60/minute", "publish.account": "off"}',
+    )
+    limit_storage: str = Field(
+        default=":memory:", description="where requests are counted: :memory:, a file, or redis://..."
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="addresses or networks, comma-separated, whose X-Forwarded-For is believed",
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="processes that answer requests")
+    max_header_bytes: int = Field(default=16 * 1024, ge=1024, description="largest head of a request")
+    header_seconds: float = Field(default=10, gt=0, description="longest time that a head may take")
+    body_seconds: float = Field(
+        default=30, gt=0, description="longest time that a body may take, other than an upload"
+    )
+    keep_alive_seconds: int = Field(default=5, ge=1, description="an idle connection is kept for so long")
+    max_connections: int = Field(default=2000, ge=1, description="open connections of a process")
+    max_connections_per_address: int = Field(
+        default=200, ge=1, description="of one address, unless it is a trusted proxy's"
+    )
+    max_streams: int = Field(default=500, ge=1, description="event streams that a process serves at once")
+    max_streams_per_caller: int = Field(default=20, ge=1, description="of one person or address")
+
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
     max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
     max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")
@@ -66,6 +94,14 @@ class Settings(BaseSettings):
     max_open_jobs_per_account: int = Field(
         default=20, ge=1, description="queued and running jobs of one account"
     )
+    newcomer_days: float = Field(
+        default=7,
+        ge=0,
+        description="an account is new for so long: until then all of one network's are one person; 0: never",
+    )
+    newcomer_turns: int = Field(
+        default=5, ge=0, description="jobs of each other person that go before a newcomer's first one"
+    )
     job_silence_seconds: float = Field(
         default=600, gt=0, description="a child without progress for so long is killed"
     )
@@ -82,6 +118,11 @@ class Settings(BaseSettings):
     )
     worker_heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker beats")
     worker_expiry_seconds: float = Field(default=30, gt=0, description="a worker silent for so long is dead")
+
+    @property
+    def proxies(self) -> list[str]:
+        """The trusted proxies, one by one."""
+        return [one.strip() for one in self.trusted_proxies.split(",") if one.strip()]
 
     @model_validator(mode="before")
     @classmethod

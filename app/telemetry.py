@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
@@ -97,8 +99,14 @@ class Metrics:
         self.seconds = Histogram(
             "nirvana_request_seconds", "Time to answer", ["route"], buckets=BUCKETS, registry=self.registry
         )
-        self.registry.register(_DatabaseCollector(database, readers))
+        self._gauges = _DatabaseCollector(database, readers)
+        self.registry.register(self._gauges)
 
     def text(self) -> bytes:
-        """Return every metric in Prometheus' text form."""
-        return generate_latest(self.registry)
+        """Return every metric in Prometheus' text form: of all processes, where there are several."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        shared.register(self._gauges)
+        return generate_latest(shared)

@@ -16,6 +16,8 @@ Read at each call, never at import, so that a test or a notebook may set them at
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 
 from nirvana.errors import Invalid
@@ -23,6 +25,7 @@ from nirvana.errors import Invalid
 VERSION = "0.1.0"  # of the package; pyproject.toml reads it here
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
+_PR_SET_PDEATHSIG = 1
 
 
 def home() -> Path:
@@ -106,6 +109,14 @@ def is_offline() -> bool:
 def are_bars_disabled() -> bool:
     """Tell whether NIRVANA_DISABLE_PROGRESS_BARS asks for silence."""
     return _is_set("NIRVANA_DISABLE_PROGRESS_BARS")
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal when its parent is gone; on Linux alone."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _is_set(name: str) -> bool:

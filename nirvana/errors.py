@@ -23,6 +23,7 @@
     ├── Forbidden                a valid token that may not do this
     │   └── MissingScope         ... because it lacks a scope
     ├── QuotaExceeded            too much at once
+    │   └── RateLimited          too often
     ├── Unavailable              try again later
     │   ├── StorageFull          the blob store's disk is full
     │   └── StorageFailed        the blob store failed
@@ -193,6 +194,10 @@ class MissingScope(Forbidden):
 
 class QuotaExceeded(NirvanaError):
     code, title = "quota-exceeded", "Quota exceeded"
+
+
+class RateLimited(QuotaExceeded):
+    code, title = "rate-limited", "Too many requests"
 
 
 class Unavailable(NirvanaError):

@@ -7,7 +7,6 @@ result, written under another name and then renamed, in the attempt's folder. An
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
@@ -17,10 +16,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from nirvana.environment import end_with_parent
 from nirvana.errors import NirvanaError, Unavailable
 from worker import Json
 
-PR_SET_PDEATHSIG = 1
 OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
 
 Progress = Callable[[Json], None]
@@ -56,8 +55,7 @@ def _run(request: Json, progress: Progress) -> Json:
 
 def _die_with(parent: int) -> None:
     """Ask the kernel to kill this process when its worker dies, also when that has happened already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 

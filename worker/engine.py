@@ -145,13 +145,15 @@ def find_ended(engine: Engine, job_ids: Collection[str]) -> dict[str, str]:
     return {one.workflow_id: _reason(one.status, one.error) for one in ended}
 
 
-def purge(client: DBOSClient, before: str) -> None:
-    """Forget the engine's records of jobs that ended before an instant (ISO 8601); their rows stay."""
+def purge(client: DBOSClient, before: str) -> bool:
+    """Forget a batch of the engine's records of jobs that ended before an instant (ISO 8601); their rows
+    stay. Return whether there may be more of them."""
     ended = client.list_workflows(
         completed_before=before, load_input=False, load_output=False, limit=PURGE_BATCH
     )
     if ended:
         client.delete_workflows([one.workflow_id for one in ended])
+    return len(ended) == PURGE_BATCH
 
 
 def _reason(status: str, error: object) -> str:

@@ -19,13 +19,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.accounts.service import forget_networks
 from app.db import Database, make_engine, utc_now
 from app.jobs.engine import QUEUE, REVERIFY_QUEUE
-from app.jobs.models import OPEN_STATES, Job
+from app.jobs.models import Job
+from app.jobs.queue import find_open
 from app.jobs.service import begin_job, end_job
 from app.settings import Settings
 from app.storage import make_storage
@@ -106,6 +107,8 @@ class Watch:
         self.is_fair = False
         self.beaten = time.monotonic()
         self.beats = 0
+        self.is_purging = False
+        self.looked_up_to = ""
 
     def until_stopped(self) -> None:
         """Beat until the worker is told to stop."""
@@ -126,9 +129,21 @@ class Watch:
         self.is_fair, self.beats = True, self.beats + 1
         if dead and (jobs := engine.take_over(dead)):
             log.warning("took over %d jobs of %s", jobs, ", ".join(dead))
-        mirror_ends(self.worker)
+        self.looked_up_to = mirror_ends(self.worker, self.looked_up_to)
         if self.beats % PURGE_EVERY_BEATS == 0:
-            engine.purge(self.worker.engine.client, (utc_now() - KEEP_RECORDS).isoformat())
+            self.is_purging = True
+            with self.worker.database.write() as session:
+                forget_networks(session, self.worker.settings)
+        if self.is_purging:
+            self.is_purging = self._purge()
+
+    def _purge(self) -> bool:
+        """Forget old records until it is time to beat again; return whether there are more."""
+        until = time.monotonic() + self.worker.settings.worker_heartbeat_seconds
+        while engine.purge(self.worker.engine.client, (utc_now() - KEEP_RECORDS).isoformat()):
+            if time.monotonic() > until:
+                return True
+        return False
 
     def _say_alive(self) -> bool:
         """Beat; whether that was late. A beat that had to wait carries the time before it did: once more."""
@@ -154,14 +169,31 @@ class Watch:
         return dead
 
 
-def mirror_ends(worker: Worker) -> None:
-    """Write into the job's row what the engine has ended by itself (poison jobs, errors of the worker)."""
+def mirror_ends(worker: Worker, after: str = "") -> str:
+    """Write into the job's row what the engine has ended by itself (poison jobs, errors of the worker): of
+    all running jobs, and of the next queued ones, which take turns at this because they may be many.
+
+    Args:
+        after: id of the last queued job that was looked at.
+
+    Returns:
+        That of the last one now; "" where there are none after it.
+    """
+    running = ""
+    while batch := _mirror_batch(worker, "running", running):
+        running = batch[-1]
+    queued = _mirror_batch(worker, "queued", after)
+    return queued[-1] if len(queued) == MIRROR_BATCH else ""
+
+
+def _mirror_batch(worker: Worker, state: str, after: str) -> list[str]:
+    """Look at the next jobs of a state; return their ids."""
     with worker.database.read() as session:
-        running = select(Job.id).where(Job.state.in_(OPEN_STATES)).limit(MIRROR_BATCH)
-        job_ids = list(session.scalars(running))
+        job_ids = find_open(session, state, after, MIRROR_BATCH)
     for job_id, reason in engine.find_ended(worker.engine, job_ids).items():
         with worker.database.write() as session:
             end_job(session, job_id, "failed", reason=reason, reason_code="engine")
+    return job_ids
 
 
 def _queues() -> list[str]:

@@ -29,6 +29,8 @@ class Account(Base):
     """Argon2id with its parameters; None: it signs in with tokens alone."""
     is_admin: Mapped[bool] = mapped_column(default=False)
     """Its browser sessions have the scope `admin`, and it may make tokens that have it."""
+    network: Mapped[str | None] = mapped_column(String(50))
+    """The network that it was made from, while it is new; None: it never was, or its operator made it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

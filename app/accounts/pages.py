@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode, urlsplit
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import ValidationError
@@ -14,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import SCOPES
-from app.accounts.routes import keep_session, refuse_other_sites
+from app.accounts.routes import keep_session, password_line, refuse_other_sites
 from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
+from app.addresses import address_of, network_of
 from app.db import Database
 from app.dependencies import COOKIE, DatabaseDep, RowId, SessionDep, SettingsDep, find_session
 from app.pages import render
@@ -83,8 +83,9 @@ async def sign_up(
 ) -> Response:
     """Make an account and sign in; with the key of a setup link, an administrator's."""
     try:
-        make = partial(_make_account, database, settings, name, password, key)
-        secret = await anyio.to_thread.run_sync(make, limiter=request.app.state.password_slots)
+        network = network_of(address_of(request))
+        make = partial(_make_account, database, settings, name, password, key=key, network=network)
+        secret = await password_line(request).run(make)
     except NirvanaError as error:
         is_open = bool(key) or settings.signup == "open"
         context = {"name": name, "problem": error.detail, "key": key or None, "is_open": is_open}
@@ -92,7 +93,9 @@ async def sign_up(
     return _signed_in(request, secret, "/account")
 
 
-def _make_account(database: Database, settings: Settings, name: str, password: str, key: str) -> str:
+def _make_account(
+    database: Database, settings: Settings, name: str, password: str, *, key: str, network: str | None
+) -> str:
     """Add the account and return the secret of its first session."""
     hashed = sessions.hash_password(name, password)
     with database.write() as session:
@@ -101,7 +104,7 @@ def _make_account(database: Database, settings: Settings, name: str, password: s
             account.password_hash = hashed
             sessions.use_setup_link(session, key, account)
         else:
-            account = service.sign_up(session, settings, name, hashed)
+            account = service.sign_up(session, settings, name, hashed, network=network)
         return sessions.begin_session(session, account)[1]
 
 
@@ -194,7 +197,7 @@ async def change_password(
     change = partial(sessions.change_password, database, caller, password, old_password=old_password)
     problem, status = None, 200
     try:
-        await anyio.to_thread.run_sync(change, limiter=request.app.state.password_slots)
+        await password_line(request).run(change)
     except NirvanaError as error:
         problem, status = error.detail, 422
     with database.read() as session:
@@ -205,7 +208,7 @@ async def change_password(
 async def _begin(request: Request, database: Database, name: str, password: str) -> str:
     """Sign in and return the session's secret."""
     begin = partial(sessions.sign_in, database, name, password)
-    return (await anyio.to_thread.run_sync(begin, limiter=request.app.state.password_slots))[1]
+    return (await password_line(request).run(begin))[1]
 
 
 def _signed_in(request: Request, secret: str, after: str) -> Response:

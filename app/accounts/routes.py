@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.accounts import service, sessions
@@ -23,7 +22,9 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
+from app.addresses import address_of, network_of
 from app.dependencies import COOKIE, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
+from app.limits.service import Line
 from app.schemas import problems
 from app.settings import Settings
 from nirvana.errors import Forbidden
@@ -31,21 +32,29 @@ from nirvana.errors import Forbidden
 router = APIRouter(tags=["accounts"])
 
 
+def password_line(request: Request) -> Line:
+    """Return the threads that hash passwords."""
+    line: Line = request.app.state.passwords
+    return line
+
+
 async def hash_new_password(body: NewAccount, request: Request) -> tuple[str, str | None]:
     """Return a new account's name and the hash of its password, made before any transaction begins."""
     if body.password is None:
         return body.name, None
     make = partial(sessions.hash_password, body.name, body.password)
-    return body.name, await anyio.to_thread.run_sync(make, limiter=request.app.state.password_slots)
+    return body.name, await password_line(request).run(make)
 
 
 NameAndHash = Annotated[tuple[str, str | None], Depends(hash_new_password)]
 
 
 @router.post("/accounts", status_code=201, operation_id="create_account", responses=problems(403, 409, 422))
-def create_account(asked: NameAndHash, session: SessionDep, settings: SettingsDep) -> AccountWithToken:
+def create_account(
+    asked: NameAndHash, session: SessionDep, settings: SettingsDep, request: Request
+) -> AccountWithToken:
     """Make an account and its first token, whose secret is shown this once."""
-    account = service.sign_up(session, settings, *asked)
+    account = service.sign_up(session, settings, *asked, network=network_of(address_of(request)))
     made = service.create_token(session, account, name="first", scopes=service.FIRST_SCOPES)
     return AccountWithToken(name=account.name, created_at=account.created_at, token=_with_secret(*made))
 
@@ -57,7 +66,7 @@ async def create_session(
     """Sign in. The answer sets an HttpOnly cookie; send `csrf_token` with every request that writes."""
     refuse_other_sites(request)
     begin = partial(sessions.sign_in, database, body.name, body.password)
-    token, secret = await anyio.to_thread.run_sync(begin, limiter=request.app.state.password_slots)
+    token, secret = await password_line(request).run(begin)
     keep_session(request, response, secret)
     shown = TokenResponse.model_validate(token)
     return SessionResponse(account=body.name, token=shown, csrf_token=sessions.csrf_token(secret))
@@ -80,7 +89,7 @@ async def replace_password(
     change = partial(
         sessions.change_password, database, caller, body.password, old_password=body.old_password
     )
-    await anyio.to_thread.run_sync(change, limiter=request.app.state.password_slots)
+    await password_line(request).run(change)
     return Response(status_code=204)
 
 

@@ -59,22 +59,70 @@ class Caller:
             raise Forbidden(f"The token is for the names {', '.join(patterns)}, and not for {name!r}.")
 
 
-def create_account(session: Session, name: str) -> Account:
-    """Add an account. Raises: InvalidName, NameTaken."""
+@dataclass(frozen=True)
+class Person:
+    """Somebody who takes turns: an account, or all new accounts of one network together (decision 12)."""
+
+    key: str
+    is_new: bool
+
+
+def account_key(account: Account) -> str:
+    """Return the key of the person who an account is."""
+    return f"account:{account.id}"
+
+
+def person_of(account: Account, settings: Settings) -> Person:
+    """Return whose turn an account's job takes. An account with limits of its own is never new: somebody
+    vouched for it."""
+    has_own_limits = account.max_open_jobs is not None or account.max_flops_per_day is not None
+    if account.network is None or has_own_limits or not is_new(account, settings):
+        return Person(account_key(account), False)
+    return Person(f"network:{account.network}", True)
+
+
+def is_new(account: Account, settings: Settings) -> bool:
+    """Tell whether an account is younger than the settings ask for."""
+    return utc_now() - account.created_at < timedelta(days=settings.newcomer_days)
+
+
+def forget_networks(session: Session, settings: Settings) -> None:
+    """Forget which networks the accounts were made from that are not new any more."""
+    latest = utc_now() - timedelta(days=settings.newcomer_days)
+    old = update(Account).where(Account.network.is_not(None), Account.created_at < latest)
+    session.execute(old.values(network=None))
+
+
+def create_account(session: Session, name: str, network: str | None = None) -> Account:
+    """Add an account.
+
+    Args:
+        network: that a stranger makes it from; None: somebody whom the operator knows.
+
+    Raises:
+        InvalidName, NameTaken.
+    """
     if not _NAME.fullmatch(name):
         detail = f"{name!r} is not an account name: 1 to 39 of a-z, 0-9 and '-', not first or last."
         raise InvalidName(detail, errors=[Problem("/name", "pattern", detail)])
-    account = Account(name=name)
+    account = Account(name=name, network=network)
     session.add(account)
     with unique(session, {"uq_account_name": NameTaken(f"The account name {name!r} is taken.")}):
         return account
 
 
-def sign_up(session: Session, settings: Settings, name: str, password_hash: str | None) -> Account:
-    """Add a stranger's account. Raises: Forbidden where signup is closed, InvalidName, NameTaken."""
+def sign_up(
+    session: Session, settings: Settings, name: str, password_hash: str | None, *, network: str | None
+) -> Account:
+    """Add a stranger's account, made from a network.
+
+    Raises:
+        Forbidden: signup is closed.
+        InvalidName, NameTaken.
+    """
     if settings.signup == "closed":
         raise Forbidden("This service makes no accounts for strangers; ask its operator for one.")
-    account = create_account(session, name)
+    account = create_account(session, name, network)
     account.password_hash = password_hash
     return account
 

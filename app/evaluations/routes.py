@@ -34,6 +34,7 @@ from app.evaluations.service import get_evaluation, list_evaluations
 from app.evaluations.signing import list_keys, sign_verdict
 from app.jobs import service as jobs
 from app.jobs.kinds import MostReplicates, Replicates
+from app.jobs.queue import queue_position
 from app.jobs.schemas import JobResponse
 from app.schemas import RequestModel, example, problems
 from app.settings import Settings
@@ -169,4 +170,4 @@ def _submit(
     """Submit a job, and say where it is."""
     job = jobs.get_job(session, jobs.submit_job(session, settings, caller.account, request).id)
     response.headers["Location"] = f"/api/v1/jobs/{job.id}"
-    return JobResponse.of(job, jobs.queue_position(session, job))
+    return JobResponse.of(job, queue_position(session, job))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.accounts.models import Account
@@ -25,7 +25,8 @@ class Job(Base):
         spec: validated and with every default filled in; never changed.
         budget: `{"seconds", "parameters", "flops"}`; seconds is always there.
         flops: that it plans at most, for the account's budget.
-        priority: lower goes first; class x 100,000 + the owner's open jobs at submission.
+        priority: its turn (`app.jobs.queue`); lower goes first, and of the same one the older.
+        person: whose turn it takes: `app.accounts.service.Person`.
         progress_done: finished rounds, with a fraction; of `progress_total`.
         attempts: how often a worker began with it.
         worker: executor id of the worker that began with it last.
@@ -40,7 +41,11 @@ class Job(Base):
         UniqueConstraint("account_id", "idempotency_key", name="uq_job_account_id_idempotency_key"),
         Index("ix_job_account_state", "account_id", "state"),
         Index("ix_job_account_created", "account_id", "created_at", "id"),
-        Index("ix_job_queue", "state", "priority", "created_at"),
+        Index("ix_job_person_state", "person", "state", "queue", "priority"),
+        Index("ix_job_person_created", "person", "created_at"),
+        Index("ix_job_queue_order", "queue", "state", "priority", "created_at", "id"),
+        Index("ix_job_queue_age", "queue", "state", "created_at"),
+        Index("ix_job_state_id", "state", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -51,6 +56,7 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(20), default="queued")
     queue: Mapped[str] = mapped_column(String(20))
     priority: Mapped[int]
+    person: Mapped[str] = mapped_column(String(80))
     flops: Mapped[float] = mapped_column(default=0.0)
     progress_done: Mapped[float] = mapped_column(default=0.0)
     progress_total: Mapped[float] = mapped_column(default=0.0)
@@ -68,6 +74,15 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
 
     account: Mapped[Account] = relationship(lazy="raise")
+
+
+class JobCount(Base):
+    """The number of jobs in a state, kept by every transaction that changes one."""
+
+    __tablename__ = "job_count"
+
+    state: Mapped[str] = mapped_column(String(20), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
 
 
 class JobEvent(Base):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
@@ -16,7 +14,6 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator
 
 from app.accounts.service import Caller
-from app.db import Database
 from app.dependencies import (
     AnyCaller,
     Cursor,
@@ -26,13 +23,16 @@ from app.dependencies import (
     Name,
     SessionDep,
     SettingsDep,
+    hold_stream,
     link_pages,
     require,
 )
 from app.jobs import service
 from app.jobs.kinds import invalid_job, kinds, problems_of
-from app.jobs.models import ENDED_STATES, OPEN_STATES, JobEvent
+from app.jobs.models import OPEN_STATES
+from app.jobs.queue import PLACES, queue_places, queue_position
 from app.jobs.schemas import JobPage, JobResponse, NewJob
+from app.jobs.streams import JobWatch
 from app.pages import render
 from app.pagination import DEFAULT_LIMIT, binding, read_cursor, write_cursor
 from app.schemas import problems
@@ -63,7 +63,6 @@ Handler = Callable[[Request], Coroutine[None, None, Response]]
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JobRoute)
 pages = APIRouter()
 
-SECONDS_BETWEEN_LOOKS = 0.5
 SHOWN_EVENTS = 50
 REFRESH_SECONDS = 3  # of the page, which needs no script
 
@@ -99,7 +98,7 @@ def submit_job(
     job_id = service.submit_job(session, settings, caller.account, asked).id
     job = service.get_job(session, job_id)
     response.headers["Location"] = request.app.url_path_for("get_job", job_id=job_id)
-    return JobResponse.of(job, service.queue_position(session, job))
+    return JobResponse.of(job, queue_position(session, job))
 
 
 @router.get("", operation_id="list_jobs", responses=problems(401, 422))
@@ -127,7 +126,8 @@ def list_jobs(
     is_more, jobs = len(jobs) > limit, jobs[:limit]
     following = write_cursor(bound, (jobs[-1].created_at, jobs[-1].id)) if is_more else None
     link_pages(request, response, {"next": following})
-    shown = [JobResponse.of(job, service.queue_position(session, job)) for job in jobs]
+    places = queue_places(session, jobs)
+    shown = [JobResponse.of(job, places.get(job.id)) for job in jobs]
     return JobPage(items=shown, next_cursor=following)
 
 
@@ -135,7 +135,7 @@ def list_jobs(
 def get_job(job_id: Name, session: SessionDep) -> JobResponse:
     """One job."""
     job = service.get_job(session, job_id)
-    return JobResponse.of(job, service.queue_position(session, job))
+    return JobResponse.of(job, queue_position(session, job))
 
 
 @router.post("/{job_id}/cancel", operation_id="cancel_job", responses=problems(401, 403, 404, 409))
@@ -156,33 +156,19 @@ def find_job_id(job_id: Name, database: DatabaseDep) -> str:
     "/{job_id}/events",
     operation_id="stream_job_events",
     response_class=EventSourceResponse,
-    responses=problems(404),
+    responses=problems(404, 429, 503),
+    dependencies=[Depends(hold_stream)],
 )
 async def stream_events(
-    job_id: Annotated[str, Depends(find_job_id)], database: DatabaseDep, last_event_id: LastEventId = 0
+    request: Request, job_id: Annotated[str, Depends(find_job_id)], last_event_id: LastEventId = 0
 ) -> AsyncIterator[ServerSentEvent]:
     """A job's events as they happen: state, progress, points of the training curves, levels, log lines.
 
     The last one is `done`. Send the id of the last one you saw as Last-Event-ID to go on after it.
     """
-    after = last_event_id
-    while True:
-        events, is_over = await run_in_threadpool(_look, database, job_id, after)
-        for event in events:
-            after = event.serial
-            yield ServerSentEvent(event=event.kind, id=str(event.serial), data=event.body)
-        if is_over:
-            return
-        await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _look(database: Database, job_id: str, after: int) -> tuple[list[JobEvent], bool]:
-    """The next events, and whether there will be no more."""
-    with database.read() as session:
-        job = service.get_job(session, job_id)
-        events = service.read_events(session, job_id, after)
-        last = events[-1].serial if events else after
-        return events, job.state in ENDED_STATES and last >= job.last_event
+    watch: JobWatch = request.app.state.job_watch
+    async for event in watch.follow(job_id, last_event_id):
+        yield ServerSentEvent(event=event.kind, id=str(event.serial), data=event.body)
 
 
 @pages.get("/jobs/{job_id}", response_class=HTMLResponse)
@@ -191,6 +177,7 @@ def job_page(request: Request, job_id: Name, session: SessionDep) -> HTMLRespons
     job = service.get_job(session, job_id)
     events = service.read_events(session, job.id, max(0, job.last_event - SHOWN_EVENTS), SHOWN_EVENTS)
     refresh = REFRESH_SECONDS if job.state in OPEN_STATES else None
-    position = service.queue_position(session, job)
-    context = {"job": job, "events": events, "position": position, "refresh": refresh}
+    position = queue_position(session, job)
+    context = {"job": job, "events": events, "position": position, "places": PLACES}
+    context["refresh"] = refresh
     return render(request, "job.html", context)

@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 
 from app.jobs.kinds import Budget, Kind, Spec, kinds
 from app.jobs.models import Job
+from app.jobs.queue import PLACES
 from app.schemas import Instant, RequestModel, ResponseModel, example
 
 _SPEC = {"task": "digits", "architecture": "lenet-300-100", "method": "imp", "levels": 10, "seed": 0}
@@ -80,7 +81,10 @@ class JobResponse(ResponseModel):
     spec: dict[str, Any]
     budget: dict[str, Any]
     progress: Progress
-    queue_position: int | None
+    queue_position: Annotated[
+        int | None,
+        Field(description=f"1 goes next; {PLACES + 1}: behind {PLACES} or more; null: not in the queue"),
+    ]
     attempts: int
     result: dict[str, Any] | None
     reason: str | None

@@ -10,27 +10,26 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.accounts.service import Person, account_key, person_of
 from app.db import UtcDateTime, utc_now
 from app.jobs.engine import QUEUE, REVERIFY_QUEUE, enqueue
 from app.jobs.kinds import Asker, Budget, Json, Plan, check_budget, find_kind, parse
-from app.jobs.models import OPEN_STATES, STATES, Job, JobEvent, Worker
+from app.jobs.models import OPEN_STATES, Job, JobEvent
+from app.jobs.queue import FIRST_TURN, count_change, count_open, next_turn
 from app.settings import Settings
-from app.telemetry import Gauge
 from nirvana.errors import Forbidden, IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
 from nirvana.verification.protocol import PROTOCOL
 
 DAY = timedelta(hours=24)
-PRIORITY_CLASS = 1
-PRIORITIES_A_CLASS = 100_000
 Event = tuple[str, dict[str, Any]]
 
 
@@ -72,34 +71,59 @@ def submit_job(session: Session, settings: Settings, account: Account, request: 
     earlier = _find_earlier(session, account, request)
     if earlier is not None:
         return earlier
-    open_jobs = _count_open(session, account)
-    own = account.max_open_jobs
+    person = person_of(account, settings)
+    _check_open(session, settings, account, person)
+    _check_day(session, settings, Planner(account, person), plan)
+    job = _new_job(account, request, plan, bounds)
+    job.person, job.priority = person.key, next_turn(session, settings, job.queue, person)
+    return _enqueue(session, job)
+
+
+def _check_open(session: Session, settings: Settings, account: Account, person: Person) -> None:
+    """Refuse one more job of a person who has as many as may be. Raises: QuotaExceeded."""
+    open_jobs, own = count_open(session, person), account.max_open_jobs
     limit = settings.max_open_jobs_per_account if own is None else own
-    if open_jobs >= limit:
-        raise QuotaExceeded(f"{open_jobs} of your jobs are queued or running, expected fewer than {limit}")
-    _check_day(session, settings, account, plan)
-    return _enqueue(session, _new_job(account, request, plan, bounds, open_jobs))
+    if open_jobs < limit:
+        return
+    whose = " and of other new accounts of your network" if person.is_new else ""
+    raise QuotaExceeded(f"{open_jobs} of your jobs{whose} are queued or running, expected fewer than {limit}")
 
 
 def _enqueue(session: Session, job: Job) -> Job:
     session.add(job)
     session.flush()
+    count_change(session, None, job.state)
     append_events(session, job.id, [("state", {"state": "queued"})])
     enqueue(session, job)
     return job
 
 
-def _check_day(session: Session, settings: Settings, account: Account, plan: Plan) -> None:
+@dataclass(frozen=True)
+class Planner:
+    """Whose jobs of a day are counted together: an account's, or those of all that are the same person."""
+
+    account: Account
+    person: Person
+
+    @property
+    def jobs(self) -> ColumnElement[bool]:
+        """The condition of those jobs."""
+        if self.person.is_new:
+            return Job.person == self.person.key
+        return Job.account_id == self.account.id
+
+
+def _check_day(session: Session, settings: Settings, planner: Planner, plan: Plan) -> None:
     """Refuse a job over what the account's jobs may plan in 24 hours. Each counts what it planned, however it
     ends; one that was cancelled before it began does not count.
 
     Raises:
         QuotaExceeded: with what was used, what is asked for, what may be, and when there is room.
     """
-    own, now, asked = account.max_flops_per_day, utc_now(), float(plan.flops)
+    own, now, asked = planner.account.max_flops_per_day, utc_now(), float(plan.flops)
     most = settings.max_flops_per_account_per_day if own is None else own
     counts = or_(Job.state != "cancelled", Job.started_at.is_not(None))
-    query = select(Job.created_at, Job.flops).where(Job.account_id == account.id, counts)
+    query = select(Job.created_at, Job.flops).where(planner.jobs, counts)
     query = query.where(Job.created_at > now - DAY, Job.flops > 0).order_by(Job.created_at)
     planned = [(at, flops) for at, flops in session.execute(query)]
     used = sum(flops for _, flops in planned)
@@ -176,18 +200,6 @@ def list_jobs(
     return list(session.scalars(query))
 
 
-def queue_position(session: Session, job: Job) -> int | None:
-    """Return how many queued jobs go before this one, plus one; None once it has left the queue."""
-    if job.state != "queued":
-        return None
-    first = or_(
-        Job.priority < job.priority,
-        and_(Job.priority == job.priority, Job.created_at < job.created_at),
-    )
-    ahead = select(func.count()).where(Job.state == "queued", Job.queue == job.queue, first)
-    return session.execute(ahead).scalar_one() + 1
-
-
 def cancel_job(session: Session, account: Account, job_id: str, *, is_admin: bool = False) -> Job:
     """Cancel a job that is queued or running; its worker stops within a second.
 
@@ -220,6 +232,8 @@ def begin_job(session: Session, job_id: str, worker: str) -> Job | None:
     )
     job = session.scalars(began).one_or_none()
     if job is not None:
+        if job.attempts == 1:
+            count_change(session, "queued", "running")
         append_events(session, job_id, [("state", {"state": "running", "attempt": job.attempts})])
     return job
 
@@ -239,8 +253,10 @@ def end_job(
     if result is not None:
         values["result"] = result
     ended = update(Job).where(Job.id == job_id, Job.state.in_(OPEN_STATES)).values(values)
-    if session.execute(ended.returning(Job.id)).scalar_one_or_none() is None:
+    attempts = session.execute(ended.returning(Job.attempts)).scalar_one_or_none()
+    if attempts is None:
         return False
+    count_change(session, "running" if attempts else "queued", state)
     body = {"state": state} | ({"reason": reason, "code": reason_code} if reason else {})
     append_events(session, job_id, [("state", body), ("done", {"state": state})])
     return True
@@ -262,11 +278,6 @@ def _find_earlier(session: Session, account: Account, request: JobRequest) -> Jo
     if job is not None and job.request_digest != request.digest:
         raise IdempotencyMismatch(f"the Idempotency-Key belongs to another request, that of job {job.id}")
     return job
-
-
-def _count_open(session: Session, account: Account) -> int:
-    query = select(func.count()).where(Job.account_id == account.id, Job.state.in_(OPEN_STATES))
-    return session.execute(query).scalar_one()
 
 
 def submit_reverification(
@@ -296,7 +307,7 @@ def submit_reverification(
     kind = find_kind(request.kind)
     plan = kind.plan(Asker(session, settings, registry), parse(kind.spec, request.spec, "/spec"))
     bounds = check_budget(Budget(), plan, settings)
-    return _enqueue(session, _new_job(registry, request, plan, bounds, 0, REVERIFY_QUEUE))
+    return _enqueue(session, _new_job(registry, request, plan, bounds, REVERIFY_QUEUE))
 
 
 def _is_being_verified(session: Session, exam: str) -> bool:
@@ -305,10 +316,8 @@ def _is_being_verified(session: Session, exam: str) -> bool:
     return session.scalar(open_jobs.where(Job.spec["exam"].as_string() == exam).limit(1)) is not None
 
 
-def _new_job(
-    account: Account, request: JobRequest, plan: Plan, budget: Json, open_jobs: int, queue: str = QUEUE
-) -> Job:
-    """Make a queued job. Its priority falls with the owner's open jobs: no flood keeps others waiting."""
+def _new_job(account: Account, request: JobRequest, plan: Plan, budget: Json, queue: str = QUEUE) -> Job:
+    """Make a queued job, at the first turn of its queue."""
     return Job(
         id=str(uuid.uuid4()),
         account_id=account.id,
@@ -317,30 +326,14 @@ def _new_job(
         budget=budget,
         state="queued",
         queue=queue,
-        priority=PRIORITY_CLASS * PRIORITIES_A_CLASS + min(open_jobs, PRIORITIES_A_CLASS - 1),
+        priority=FIRST_TURN,
+        person=account_key(account),
         flops=float(plan.flops),
         progress_total=plan.rounds,
         idempotency_key=request.idempotency_key,
         request_digest=request.digest,
         created_at=utc_now(),
     )
-
-
-def read_gauges(session: Session) -> Iterator[Gauge]:
-    """Jobs by state, the age of the oldest queued one, and how long ago each worker was alive.
-
-    Jobs of the registry's own do not age: they wait as long as it takes.
-    """
-    counts = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
-    yield Gauge("nirvana_jobs", "Jobs", "state", {state: counts.get(state, 0) for state in STATES})
-    now = utc_now()
-    of_people = (Job.state == "queued", Job.queue != REVERIFY_QUEUE)
-    oldest = session.scalar(select(func.min(Job.created_at)).where(*of_people))
-    age = (now - oldest).total_seconds() if oldest else 0.0
-    yield Gauge("nirvana_queue_age_seconds", "Age of the oldest queued job", values={"": age})
-    beats = session.execute(select(Worker.id, Worker.beat_at).where(Worker.leaving.is_(False)))
-    ages = {worker: (now - beat).total_seconds() for worker, beat in beats}
-    yield Gauge("nirvana_worker_heartbeat_age_seconds", "Time since a worker's last beat", "worker", ages)
 
 
 def append_events(session: Session, job_id: str, events: Iterable[Event]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -30,6 +29,7 @@ from app.dependencies import (
 )
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
+from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
 from app.tickets.conditions import Search
 from app.tickets.files import (
@@ -296,7 +296,8 @@ async def create_ticket(
         response.headers.update({"Location": where, "ETag": _tag(body, row)})
         return body
 
-    return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
+    line: Line = request.app.state.publishing
+    return await line.run(publish)
 
 
 def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
@@ -323,7 +324,8 @@ async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
     upload = await receive_ticket(request, settings)
     check = partial(lint, upload.data, limits_of(settings))
-    report = await anyio.to_thread.run_sync(check, limiter=request.app.state.lint_slots)
+    line: Line = request.app.state.linting
+    report = await line.run(check)
     return LintResponse.model_validate(report.to_dict())
 
 

@@ -19,17 +19,17 @@ from typing import Annotated
 import typer
 
 from nirvana.cli.output import Json
+from nirvana.environment import end_with_parent
 from nirvana.errors import NotFound, Unavailable
-
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that answer requests.")] = None,
 ) -> None:
     """Run the service."""
-    options = [("--host", host), ("--port", port)]
+    options = [("--host", host), ("--port", port), ("--workers", workers)]
     arguments = [str(part) for option in options if option[1] is not None for part in option]
     become("app", "serve", *arguments)
 
@@ -137,7 +137,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent,
             )
 
     def restart(self) -> None:
@@ -181,10 +181,3 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.1
             return True
         time.sleep(pause)
     return False
-
-
-def _die_with_parent() -> None:
-    """Have the kernel send the child SIGTERM when its parent is gone; called in the child before it runs."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

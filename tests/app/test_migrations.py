@@ -42,6 +42,7 @@ def test_migrations_go_down_and_up_again(settings: Settings, database: Database)
 
 def job(account_id: int, kind: str) -> Job:
     fields = {"spec": {}, "budget": {"seconds": 1}, "queue": "cpu", "priority": 1, "request_digest": "x"}
+    fields |= {"person": f"account:{account_id}"}
     return Job(id=f"a-{kind}", account_id=account_id, kind=kind, created_at=utc_now(), **fields)
 
 

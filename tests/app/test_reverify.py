@@ -22,8 +22,9 @@ from app.evaluations.models import Evaluation
 from app.evaluations.service import list_stale_exams, record_evaluation
 from app.jobs.engine import QUEUE, REVERIFY_QUEUE
 from app.jobs.models import Job
+from app.jobs.queue import queue_position, read_gauges
 from app.jobs.reverify import ENQUEUED, REGISTRY, THERE, reverify
-from app.jobs.service import DAY, JobRequest, end_job, queue_position, read_gauges, submit_job
+from app.jobs.service import DAY, JobRequest, end_job, submit_job
 from app.settings import Settings
 from app.storage import Storage
 from app.tickets.models import Listing

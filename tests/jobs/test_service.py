@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from app.jobs.models import Job
+from app.jobs.queue import queue_position
 from app.jobs.service import (
     JobRequest,
     append_events,
@@ -18,7 +19,6 @@ from app.jobs.service import (
     end_job,
     get_job,
     list_jobs,
-    queue_position,
     read_events,
     submit_job,
 )

@@ -1,0 +1,46 @@
+"""Turns between people: the network that a new account was made from, whose turn a job takes, and indexes
+and counts by which lists, places and gauges cost the same however long the queue is.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+INDEXES = {
+    "ix_job_person_state": ["person", "state", "queue", "priority"],
+    "ix_job_person_created": ["person", "created_at"],
+    "ix_job_queue_order": ["queue", "state", "priority", "created_at", "id"],
+    "ix_job_queue_age": ["queue", "state", "created_at"],
+    "ix_job_state_id": ["state", "id"],
+}
+
+
+def upgrade() -> None:
+    op.add_column("account", sa.Column("network", sa.String(length=50), nullable=True))
+    op.add_column("job", sa.Column("person", sa.String(length=80), nullable=False, server_default=""))
+    op.execute("UPDATE job SET person = 'account:' || account_id")
+    op.drop_index("ix_job_queue", table_name="job")
+    for name, columns in INDEXES.items():
+        op.create_index(name, "job", columns, unique=False)
+    op.create_table(
+        "job_count",
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("state", name=op.f("pk_job_count")),
+    )
+    op.execute("INSERT INTO job_count (state, number) SELECT state, count(*) FROM job GROUP BY state")
+
+
+def downgrade() -> None:
+    op.drop_table("job_count")
+    for name in INDEXES:
+        op.drop_index(name, table_name="job")
+    op.create_index("ix_job_queue", "job", ["state", "priority", "created_at"], unique=False)
+    op.drop_column("job", "person")
+    op.drop_column("account", "network")
