@@ -148,6 +148,16 @@ class TicketSketch(Base):
     ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
 
 
+class ExportBlob(Base):
+    """A blob that can be made again: a ticket in another form."""
+
+    __tablename__ = "export_blob"
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    used_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class TicketTag(Base):
     """A tag of a listing."""
 

@@ -34,10 +34,19 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("state", name=op.f("pk_job_count")),
     )
+    op.create_table(
+        "export_blob",
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_export_blob")),
+    )
+    op.create_index("ix_export_blob_used_at", "export_blob", ["used_at"], unique=False)
     op.execute("INSERT INTO job_count (state, number) SELECT state, count(*) FROM job GROUP BY state")
 
 
 def downgrade() -> None:
+    op.drop_table("export_blob")
     op.drop_table("job_count")
     for name in INDEXES:
         op.drop_index(name, table_name="job")
