@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import resource
@@ -32,11 +33,12 @@ from app.limits.service import Limiter, Line
 from app.settings import Settings
 from app.storage import Storage, make_storage
 from app.tickets.models import ExportBlob
-from nirvana.environment import end_with_parent
+from nirvana.environment import end_with_parent, is_out_of_memory
 from nirvana.errors import NirvanaError, StorageFailed, TooLarge, Unavailable, error_classes
 from nirvana.format.reader import Limits
 from nirvana.format.ticket import Ticket
 
+log = logging.getLogger("nirvana.app")
 MIB = 2**20
 SMALL_PARAMETERS = 250_000  # a larger network's export is made in a process of its own
 USED_EVERY = timedelta(minutes=10)
@@ -172,6 +174,7 @@ def _make_in_child(settings: Settings, making: Making) -> None:
         detail = f"The export takes more than {memory // MIB} MiB of memory; export the ticket yourself."
         raise TooLarge(detail, limit_bytes=memory)
     if done.returncode != 0:
+        log.warning("the export %s failed: %s", making.key, done.stderr[-2_000:])
         raise _child_error(done.stdout, done.returncode)
 
 
@@ -203,11 +206,13 @@ def main(arguments: Sequence[str]) -> int:
             storage = make_storage(settings)
             if storage.size(key) is None:  # else another service process has made it meanwhile
                 make_export(settings, storage, Making(source, form, key, 0))
-    except MemoryError:
-        return OUT_OF_MEMORY
     except NirvanaError as error:
         print(json.dumps({"code": error.code, "detail": error.detail}))
         return 1
+    except Exception as error:
+        if is_out_of_memory(error):
+            return OUT_OF_MEMORY
+        raise
     return 0
 
 

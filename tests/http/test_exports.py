@@ -79,10 +79,10 @@ def test_a_large_export_is_made_in_a_child_and_once_for_all_who_ask_at_once(
 def test_a_child_that_needs_more_memory_than_its_cap_says_so_and_the_service_goes_on(
     make_registry: MakeRegistry,
 ) -> None:
-    registry = make_registry(export_memory_bytes=600 * 2**20, max_parameters=10**8)
-    registry.publish(make_ticket("mlp-400000", density=0.0001).to_bytes(), "first")
+    registry = make_registry(export_memory_bytes=256 * 2**20)
+    registry.publish(make_ticket("mlp-150000", density=0.0001).to_bytes(), "first")
     body = problem(registry.http.get(f"{PATH}?format=numpy"), 413, "too-large")
-    assert body["limit_bytes"] == 600 * 2**20
+    assert body["limit_bytes"] == 256 * 2**20
     assert export_files(registry) == []
     registry.publish(make_ticket().to_bytes(), "small")
     assert registry.http.get("/api/v1/tickets/ada/small/export?format=numpy").status_code == 200
