@@ -24,6 +24,7 @@ from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
 from app.limits.service import Connections, Limiter, Line, Places
 from app.middleware import RequestMiddleware
+from app.moderation.routes import router as moderation
 from app.settings import Settings
 from app.storage import make_storage
 from app.tasks.routes import pages as task_pages
@@ -44,6 +45,7 @@ API = (
     health.service_router,
     accounts,
     verifications,
+    moderation,
     tickets,
     sharing,
     tasks,

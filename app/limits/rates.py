@@ -36,6 +36,7 @@ RATES: Mapping[str, Rate] = {
     "lint": Rate("files and graphs that are only checked", "30/minute", "120/minute"),
     "publish": Rate("tickets that are published", OFF, "1200/hour"),
     "job": Rate("jobs that are asked for", OFF, "240/hour"),
+    "report": Rate("reports of tickets", OFF, "20/day"),
     "sign-up": Rate("accounts that are made", "10/hour", "10/hour"),
     "guess": Rate("requests with a token that is not known", "30/minute", OFF),
 }
@@ -55,6 +56,7 @@ ACTIONS: Mapping[str, str | None] = {
     "submit_job": "job",
     "create_verification": "job",
     "create_attestation": "job",
+    "create_report": "report",
     "create_account": "sign-up",
     "get_health": None,
     "get_readiness": None,

@@ -101,6 +101,8 @@ class Listing(Base):
     yanked_at: Mapped[datetime | None]
     yank_reason: Mapped[str | None] = mapped_column(String(20))
     yank_detail: Mapped[str | None] = mapped_column(Text)
+    quarantined_at: Mapped[datetime | None]
+    """An admin hid it from everybody; then it is yanked as well."""
 
     verdict: Mapped[str | None] = mapped_column(String(30), index=True)
     protocol: Mapped[str | None] = mapped_column(String(100))

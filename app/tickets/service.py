@@ -14,7 +14,7 @@ from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
 from app.tickets.models import YANK_REASONS, Blob, Listing, TicketSketch, TicketTag
-from nirvana.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Problem
+from nirvana.errors import Forbidden, Gone, Invalid, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
 _TAG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -30,7 +30,12 @@ WHOLE = (
 
 
 def visible_to(reader: Account | None) -> ColumnElement[bool]:
-    """Return the condition of the listings that `reader` may see: the public ones, and their own."""
+    """Return the condition of the listings that `reader` may see: the public ones, and their own; none that
+    is in quarantine."""
+    return and_(_open_to(reader), Listing.quarantined_at.is_(None))
+
+
+def _open_to(reader: Account | None) -> ColumnElement[bool]:
     public = Listing.visibility == "public"
     return public if reader is None else or_(public, Listing.owner_id == reader.id)
 
@@ -40,10 +45,11 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
 
     Raises:
         NotFound: there is none that `reader` may see.
+        Gone: it is in quarantine.
     """
-    query = select(Listing).options(*WHOLE).where(visible_to(reader))
+    query = select(Listing).options(*WHOLE).where(_open_to(reader))
     if _DIGEST.fullmatch(reference):
-        query = query.where(Listing.digest == reference)
+        query = query.where(Listing.digest == reference, Listing.quarantined_at.is_(None))
         query = query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
     else:
         owner, _, name = reference.partition("/")
@@ -51,6 +57,8 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     row = session.scalars(query).one_or_none()
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
+    if row.quarantined_at is not None:
+        raise Gone(f"{reference} is in quarantine since {row.quarantined_at:%Y-%m-%d}: an admin hid it.")
     return row
 
 
