@@ -26,12 +26,14 @@ from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
 from app.limits.service import Connections, Limiter, Line, Places
 from app.middleware import RequestMiddleware
+from app.moderation.routes import router as moderation
 from app.settings import Settings
 from app.storage import make_storage
 from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
+from app.tickets.exporting import Exporter
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges
@@ -46,6 +48,7 @@ API = (
     health.service_router,
     accounts,
     verifications,
+    moderation,
     tickets,
     sharing,
     tasks,
@@ -99,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.signing_key = load_key(settings.signing_key)
     app.state.limiter = Limiter(settings)
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
+    app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
     app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     app.state.passwords = Line(*PASSWORDS)
     problems.install(app, max_body_bytes=settings.max_body_bytes)

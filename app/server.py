@@ -19,6 +19,7 @@ from app.telemetry import configure_logs
 from nirvana.environment import end_with_parent
 
 DRAIN_SECONDS = 10
+START_SECONDS = 60  # until a process of several answers; on a busy machine imports take many
 
 
 def serve(settings: Settings) -> None:
@@ -67,6 +68,7 @@ def _run(app: FastAPI | str, settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         limit_concurrency=settings.max_connections + 1,  # it refuses at that many
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS,
     )
 
 

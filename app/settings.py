@@ -69,6 +69,15 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
     max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
     max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")
+    exports_at_once: int = Field(default=2, ge=1, description="exports that a process makes side by side")
+    exports_waiting: int = Field(default=16, ge=0, description="exports that wait for their turn")
+    export_memory_bytes: int = Field(
+        default=2048 * MIB, ge=256 * MIB, description="most memory that making a large export takes"
+    )
+    export_seconds: float = Field(default=120, gt=0, description="longest time that making one takes")
+    max_export_bytes: int = Field(
+        default=10_240 * MIB, ge=0, description="exports kept; those unused for longest go first"
+    )
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

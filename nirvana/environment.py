@@ -26,6 +26,10 @@ VERSION = "0.1.0"  # of the package; pyproject.toml reads it here
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8000"
 _PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory"),
+    *("bad_alloc", "failed to map segment"),
+)
 
 
 def home() -> Path:
@@ -117,6 +121,12 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error means a lack of memory: some libraries say it in words alone."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 def _is_set(name: str) -> bool:

@@ -16,11 +16,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from nirvana.environment import end_with_parent
+from nirvana.environment import end_with_parent, is_out_of_memory
 from nirvana.errors import NirvanaError, Unavailable
 from worker import Json
-
-OUT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
 
 Progress = Callable[[Json], None]
 
@@ -87,7 +85,7 @@ def _as_json(error: Exception) -> Json:
     if isinstance(error, NirvanaError):
         return {"code": error.code, "detail": error.detail, "retry": isinstance(error, Unavailable)}
     text = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         cap = resource.getrlimit(resource.RLIMIT_DATA)[0]
         detail = f"The round needed more memory than its cap of {cap / 2**20:.0f} MiB."
         return {"code": "out-of-memory", "detail": detail, "retry": True}

@@ -118,7 +118,13 @@ def read_facets(text: str | None) -> tuple[str, ...]:
 
 
 def visible_to(reader: Account | None, row: Row = Listing) -> ColumnElement[bool]:
-    """Return the condition of the listings that `reader` may see: the public ones, and their own."""
+    """Return the condition of the listings that `reader` may see: the public ones, and their own; none that
+    is in quarantine."""
+    return and_(open_to(reader, row), row.quarantined_at.is_(None))
+
+
+def open_to(reader: Account | None, row: Row = Listing) -> ColumnElement[bool]:
+    """Return the condition of the listings that are public, or `reader`'s own, in quarantine or not."""
     public = row.visibility == "public"
     return public if reader is None else or_(public, row.owner_id == reader.id)
 

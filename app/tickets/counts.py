@@ -26,8 +26,8 @@ KEY = (
     "is_copy",
 )
 _OF_ROW = {"method": "coalesce({}.method, '')", "verdict": "coalesce({}.verdict, '')"}
-_OF_ROW["is_yanked"] = "{}.yanked_at IS NOT NULL"
-_CHANGING = ", ".join("yanked_at" if name == "is_yanked" else name for name in KEY)
+_OF_ROW["is_yanked"] = "({0}.yanked_at IS NOT NULL OR {0}.quarantined_at IS NOT NULL)"
+_CHANGING = ", ".join("yanked_at, quarantined_at" if name == "is_yanked" else name for name in KEY)
 _COLUMNS = ", ".join(KEY)
 
 
@@ -96,9 +96,16 @@ CREATE OR REPLACE TRIGGER blob_counted AFTER INSERT OR DELETE ON blob
 """
 
 
+def _has_counts(connection: Connection) -> bool:
+    """Tell whether the schema is as new as the triggers."""
+    inspector = inspect(connection)
+    columns = inspector.get_columns("ticket") if inspector.has_table("listing_group") else []
+    return any(column["name"] == "quarantined_at" for column in columns)
+
+
 def install_triggers(connection: Connection) -> None:
     """Write the triggers, where there are counts to keep; safe to repeat."""
-    if not inspect(connection).has_table("listing_group"):
+    if not _has_counts(connection):
         return
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_POSTGRES)
@@ -110,7 +117,7 @@ def install_triggers(connection: Connection) -> None:
 
 def recount(connection: Connection) -> None:
     """Write every count anew, from the listings, where there are counts; safe to repeat."""
-    if not inspect(connection).has_table("listing_group"):
+    if not _has_counts(connection):
         return
     grouped = f"SELECT {_values('ticket')}, 0 FROM ticket WHERE true GROUP BY {_values('ticket')}"
     same = f"SELECT id FROM listing_group WHERE ({_COLUMNS}) = ({_values('ticket')})"

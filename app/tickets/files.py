@@ -14,13 +14,16 @@ from typing import IO
 
 import anyio
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.db import Json
+from app.limits.rates import Payer
 from app.settings import Settings
 from app.storage import Storage, ticket_key
+from app.tickets.exporting import Exporter, Making
 from app.tickets.models import Listing
 from nirvana.errors import (
     Invalid,
@@ -34,12 +37,19 @@ from nirvana.errors import (
 )
 from nirvana.format.container import PICKLE, is_pickle
 from nirvana.format.reader import Limits
-from nirvana.format.ticket import MEDIA_TYPE, Ticket
+from nirvana.format.ticket import MEDIA_TYPE
 
 FORM = "multipart/form-data"
 ENVELOPE_BYTES = 64 * 1024  # a multipart body's parts besides the file
 YEAR_SECONDS = 31_536_000
 EXPORTS = "3"  # raise it when an export's bytes change, so that cached ones are made again
+SUFFIXES = {  # of `nirvana.exports.FORMATS`, which is not loaded to hand out what is there
+    "safetensors": (".safetensors", "application/octet-stream"),
+    "numpy": (".npz", "application/octet-stream"),
+    "csr": (".csr.npz", "application/octet-stream"),
+    "onnx": (".onnx", "application/octet-stream"),
+    "script": (".py", "text/x-python"),
+}
 _FILE = {"type": "string", "format": "binary"}
 _RAW = {MEDIA_TYPE: {"schema": _FILE, "example": "(bytes)"}}
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
@@ -191,20 +201,18 @@ class Export:
     is_immutable: bool = True
 
 
-def export_file(request: Request, storage: Storage, settings: Settings, export: Export) -> Response:
-    """Return a listing in another form, made when it is first asked for. Raises: Invalid."""
-    from nirvana.exports import FORMATS, export_ticket  # not at the top: the service starts without them
-
+async def export_file(request: Request, exporter: Exporter, payer: Payer, export: Export) -> Response:
+    """Return a listing in another form, made when it is first asked for. Raises: Invalid, RateLimited."""
     row, form = export.row, export.form
     file_digest = row.blob.digest.removeprefix("sha256:")
     key = f"exports/{EXPORTS}/{file_digest[:2]}/{file_digest}-{form}"
-    if form not in FORMATS or storage.size(key) is None:
-        ticket = Ticket.from_bytes(storage.get(ticket_key(row.blob.digest)), limits_of(settings))
-        storage.put(key, export_ticket(ticket, form).content)
-    _, suffix, media_type = FORMATS[form]
-    name = f"{row.owner.name}-{row.name}{suffix}"
-    tag = f"{file_digest}-{form}-{EXPORTS}"
-    return _serve(request, storage, row, Download(key, tag, media_type, name, export.is_immutable))
+    suffix, media_type = SUFFIXES[form]
+    name, tag = f"{row.owner.name}-{row.name}{suffix}", f"{file_digest}-{form}-{EXPORTS}"
+    if not matches(request.headers.get("if-none-match"), f'"{tag}"'):
+        making = Making(ticket_key(row.blob.digest), form, key, row.parameters)
+        await exporter.ensure(making, payer)
+    download = Download(key, tag, media_type, name, export.is_immutable)
+    return await run_in_threadpool(_serve, request, exporter.storage, row, download)
 
 
 def limits_of(settings: Settings) -> Limits:

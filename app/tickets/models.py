@@ -119,6 +119,8 @@ class Listing(Base):
     yanked_at: Mapped[datetime | None]
     yank_reason: Mapped[str | None] = mapped_column(String(20))
     yank_detail: Mapped[str | None] = mapped_column(Text)
+    quarantined_at: Mapped[datetime | None]
+    """An admin hid it from everybody; then it is yanked as well."""
 
     verdict: Mapped[str | None] = mapped_column(String(30))
     protocol: Mapped[str | None] = mapped_column(String(100))
@@ -206,6 +208,16 @@ class TicketSketch(Base):
 
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     ticket_id: Mapped[int] = mapped_column(ForeignKey("ticket.id"), primary_key=True, index=True)
+
+
+class ExportBlob(Base):
+    """A blob that can be made again: a ticket in another form."""
+
+    __tablename__ = "export_blob"
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    used_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class TicketTag(Base):

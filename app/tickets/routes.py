@@ -6,19 +6,22 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
 from app.accounts.service import Caller
-from app.db import Json
+from app.db import Database, Json
 from app.dependencies import (
     TICKET,
     Conditional,
+    DatabaseDep,
     IdempotencyKey,
     Paging,
     PagingDep,
+    PayerDep,
     Ranged,
     Reader,
     SessionDep,
@@ -133,21 +136,26 @@ def get_file(
     200: exported("The ticket in that form."),
     206: exported("The range that was asked for."),
     304: {"description": "Not modified"},
-    **problems(404, 416, 422, 507),
+    **problems(404, 413, 416, 422, 429, 503, 507),
 })  # fmt: skip
-def get_export(
+async def get_export(
     request: Request,
     ticket: TicketReference,
     format: Literal["safetensors", "numpy", "csr", "onnx", "script"],
-    session: SessionDep,
+    database: DatabaseDep,
     reader: Reader,
-    storage: StorageDep,
-    settings: SettingsDep,
+    payer: PayerDep,
 ) -> Response:
     """The ticket as masked safetensors, as a NumPy archive, as compressed sparse rows for SciPy, as an ONNX
     model, or as a Python script that trains it."""
-    row = get_ticket(session, ticket, reader)
-    return export_file(request, storage, settings, Export(row, format, is_immutable=not is_digest(ticket)))
+    row = await run_in_threadpool(_find, database, ticket, reader)  # no connection is held while it is made
+    export = Export(row, format, is_immutable=not is_digest(ticket))
+    return await export_file(request, request.app.state.exporter, payer, export)
+
+
+def _find(database: Database, reference: str, reader: Account | None) -> Listing:
+    with database.read() as session:
+        return get_ticket(session, reference, reader)
 
 
 @router.get(f"{TICKET}/layers", operation_id="list_ticket_layers", responses=problems(404))

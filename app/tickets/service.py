@@ -13,11 +13,11 @@ from app.accounts.models import Account
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
-from app.tickets.conditions import visible_to
+from app.tickets.conditions import open_to, visible_to
 from app.tickets.counts import count_by
 from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
 from app.tickets.text import keep_words
-from nirvana.errors import Forbidden, Invalid, NotFound, PreconditionFailed, Problem
+from nirvana.errors import Forbidden, Gone, Invalid, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
 _TAG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -37,10 +37,11 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
 
     Raises:
         NotFound: there is none that `reader` may see.
+        Gone: it is in quarantine.
     """
-    query = select(Listing).options(*WHOLE).where(visible_to(reader))
+    query = select(Listing).options(*WHOLE).where(open_to(reader))
     if _DIGEST.fullmatch(reference):
-        query = query.where(Listing.digest == reference)
+        query = query.where(Listing.digest == reference, Listing.quarantined_at.is_(None))
         query = query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
     else:
         owner, _, name = reference.partition("/")
@@ -48,6 +49,8 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     row = session.scalars(query).one_or_none()
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
+    if row.quarantined_at is not None:
+        raise Gone(f"{reference} is in quarantine since {row.quarantined_at:%Y-%m-%d}: an admin hid it.")
     return row
 
 

@@ -34,10 +34,64 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("state", name=op.f("pk_job_count")),
     )
+    op.create_table(
+        "export_blob",
+        sa.Column("key", sa.String(length=200), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_export_blob")),
+    )
+    op.create_index("ix_export_blob_used_at", "export_blob", ["used_at"], unique=False)
+    _create_moderation()
+    op.add_column("ticket", sa.Column("quarantined_at", sa.DateTime(timezone=True), nullable=True))
     op.execute("INSERT INTO job_count (state, number) SELECT state, count(*) FROM job GROUP BY state")
 
 
+def _create_moderation() -> None:
+    op.create_table(
+        "report",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("ticket_id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(length=20), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("outcome", sa.String(length=20), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "reason IN ('abuse', 'broken', 'license', 'misleading', 'privacy', 'spam', 'other')",
+            name=op.f("ck_report_reason_known"),
+        ),
+        sa.CheckConstraint("outcome IN ('quarantined', 'dismissed')", name=op.f("ck_report_outcome_known")),
+        sa.ForeignKeyConstraint(["ticket_id"], ["ticket.id"], name=op.f("fk_report_ticket_id_ticket")),
+        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_report_account_id_account")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_report")),
+        sa.UniqueConstraint("ticket_id", "account_id", name=op.f("uq_report_ticket_id_account_id")),
+    )
+    op.create_index("ix_report_outcome_id", "report", ["outcome", "id"], unique=False)
+    op.create_table(
+        "moderation",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("ticket_id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("action", sa.String(length=20), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("was_yanked", sa.Boolean(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("action IN ('quarantine', 'release')", name=op.f("ck_moderation_action_known")),
+        sa.ForeignKeyConstraint(["ticket_id"], ["ticket.id"], name=op.f("fk_moderation_ticket_id_ticket")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["account.id"], name=op.f("fk_moderation_account_id_account")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_moderation")),
+    )
+    op.create_index("ix_moderation_ticket_id", "moderation", ["ticket_id"], unique=False)
+
+
 def downgrade() -> None:
+    op.drop_column("ticket", "quarantined_at")
+    op.drop_table("moderation")
+    op.drop_table("report")
+    op.drop_table("export_blob")
     op.drop_table("job_count")
     for name in INDEXES:
         op.drop_index(name, table_name="job")
