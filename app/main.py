@@ -29,6 +29,8 @@ from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
+from app.tickets.checking import Checker
+from app.tickets.files import limits_of
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges
@@ -64,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
             sync_tasks(session)
             publish_key(session, app.state.signing_key)
         yield
+        app.state.checker.close()
         database.dispose()
 
     app = FastAPI(
@@ -79,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
     app.state.signing_key = load_key(settings.signing_key)
+    app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
     max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
     max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")
+    check_processes: int = Field(
+        default=2, ge=0, description="processes that check uploaded tickets; 0: threads of the service"
+    )
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

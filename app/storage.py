@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 
 from app.settings import Settings
 from nirvana.errors import NotFound, StorageFailed, StorageFull
-from nirvana.files import FULL
+from nirvana.files import FULL, write_durably
 
 CHUNK_BYTES = 256 * 1024
 
@@ -20,18 +20,24 @@ CHUNK_BYTES = 256 * 1024
 class Storage:
     """A blob store. A blob appears whole under its key or not at all."""
 
-    def __init__(self, store: stores.ObjectStore) -> None:
-        self._store = store
+    def __init__(self, store: stores.ObjectStore, folder: Path | None = None) -> None:
+        self._store, self._folder = store, folder
 
-    def put(self, key: str, content: bytes | Path) -> None:
+    def put(self, key: str, content: bytes | Path, *, durable: bool = False) -> None:
         """Store bytes, or a file's, under `key`; the same key again is overwritten.
+
+        Args:
+            durable: a power cut after this loses nothing (an object store promises so by itself).
 
         Raises:
             StorageFull: the disk or the quota is full.
             StorageFailed: the store failed in another way.
         """
         with _errors(key):
-            self._store.put(key, content)
+            if durable and self._folder is not None and isinstance(content, bytes):
+                write_durably(self._folder / key, content)
+            else:
+                self._store.put(key, content)
 
     def get(self, key: str) -> bytes:
         """Return the whole blob. Raises: NotFound, StorageFailed."""
@@ -76,7 +82,7 @@ def make_storage(settings: Settings) -> Storage:
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Storage(stores.LocalStore(folder))
+        return Storage(stores.LocalStore(folder), folder)
     if parts.scheme == "memory":
         return Storage(stores.MemoryStore())
     return Storage(stores.from_url(settings.blob_url))

@@ -15,6 +15,7 @@ from app.accounts.service import Caller
 from app.db import Json
 from app.dependencies import (
     TICKET,
+    DatabaseDep,
     Paging,
     PagingDep,
     Reader,
@@ -237,6 +238,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     "/tickets",
     operation_id="create_ticket",
     status_code=201,
+    response_model=TicketResponse,
     responses={
         200: {"description": "It was published before", "model": TicketResponse},
         **problems(400, 401, 403, 409, 413, 415, 422, 507),
@@ -245,34 +247,42 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
 )
 async def create_ticket(
     request: Request,
-    response: Response,
     caller: Publisher,
     settings: SettingsDep,
     storage: StorageDep,
-    session: SessionDep,
+    database: DatabaseDep,
     name: Annotated[str | None, Query(description="with a raw body: the ticket's name")] = None,
     visibility: Annotated[str | None, Query(description="with a raw body: public or private")] = None,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
-) -> TicketResponse:
+) -> Response:
     """Publish a ticket file, as a form or as the body itself.
 
     The same ticket under the same name again is 200 and changes nothing; another one is 409.
     """
     upload = await receive_ticket(request, settings)
     fields = _fields(upload, {"name": name, "visibility": visibility})
+    check_name(caller.account, fields["name"])
+    checked = await request.app.state.checker.check(upload.data)
 
-    def publish() -> TicketResponse:
-        check_name(caller.account, fields["name"])
-        stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
-        check_key(session, caller.account, idempotency_key, fields | {"file": stored.file_digest})
-        row, created = insert_listing(session, stored, Publication(caller.account, **fields))
-        response.status_code = 201 if created else 200
+    def publish() -> Response:
+        store_blob(storage, upload.data, checked)  # before the first lock is taken
+        with database.write() as session:
+            check_key(session, caller.account, idempotency_key, fields | {"file": checked.file_digest})
+            row, created = insert_listing(session, checked, Publication(caller.account, **fields))
+        with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
+            body = _ticket_response(session, row, caller.account)
         where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
-        body = _ticket_response(session, row, caller.account)
-        response.headers.update({"Location": where, "ETag": _tag(body, row)})
-        return body
+        return _json_response(body, row, 201 if created else 200, {"Location": where})
 
-    return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
+    return await anyio.to_thread.run_sync(publish)
+
+
+def _json_response(
+    body: ResponseModel, row: Listing | None, status: int, headers: dict[str, str]
+) -> Response:
+    """Return a body, written once, with its ETag."""
+    text = body.model_dump_json()
+    return Response(text, status, headers | {"ETag": etag(text, row)}, "application/json")
 
 
 def _fields(upload: Upload, query: dict[str, str | None]) -> dict[str, str]:

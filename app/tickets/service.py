@@ -123,6 +123,8 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
     listings that are not yanked are ever named, whoever asks.
     """
     rows = list(rows)
+    if not rows:
+        return {}
     is_open = and_(visible_to(None), Listing.yanked_at.is_(None))
     digests, prints = ({getattr(row, name) for row in rows} - {None} for name in ("digest", "fingerprint"))
     firsts = [
