@@ -30,7 +30,8 @@ from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
 from app.tickets.checking import Checker
-from app.tickets.files import limits_of
+from app.tickets.downloads import FileGate
+from app.tickets.files import exits_of, limits_of
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
     pages.install(app)
     _include(app)
     schemas.describe(app)
+    app.add_middleware(FileGate, database=database, storage=app.state.storage, exits=exits_of(settings))
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     return app
 

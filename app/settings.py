@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     check_processes: int = Field(
         default=2, ge=0, description="processes that check uploaded tickets; 0: threads of the service"
     )
+    accel_prefix: str = Field(
+        default="", description="nginx' internal location of the blobs: files leave by X-Accel-Redirect"
+    )
+    presign_seconds: int = Field(
+        default=0, ge=0, le=604_800, description="life of a signed address of the store; 0: never redirect"
+    )
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import obstore
 import obstore.store as stores
 from obstore.exceptions import BaseError
 
@@ -15,6 +17,7 @@ from nirvana.errors import NotFound, StorageFailed, StorageFull
 from nirvana.files import FULL, write_durably
 
 CHUNK_BYTES = 256 * 1024
+SIGNING = (stores.S3Store, stores.GCSStore, stores.AzureStore)
 
 
 class Storage:
@@ -45,10 +48,14 @@ class Storage:
             return bytes(self._store.get(key).bytes())
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Yield bytes `start` to `end` (exclusive; None: all) in pieces. Raises: NotFound, StorageFailed."""
-        with _errors(key):
-            size = int(self._store.head(key)["size"])
-        end = size if end is None else min(end, size)
+        """Yield bytes `start` to `end` (exclusive, within the blob; None: all) in pieces.
+
+        Raises:
+            NotFound, StorageFailed: the blob is not there, or cannot be read.
+        """
+        if end is None:
+            with _errors(key):
+                end = int(self._store.head(key)["size"])
         while start < end:
             stop = min(start + CHUNK_BYTES, end)
             with _errors(key):
@@ -62,6 +69,17 @@ class Storage:
                 return int(self._store.head(key)["size"])
         except NotFound:
             return None
+
+    def sign(self, key: str, seconds: int) -> str | None:
+        """Return an address that gives the blob to anybody for some time; None where the store cannot.
+
+        Raises:
+            StorageFailed: the store has no key to sign with.
+        """
+        if not isinstance(self._store, SIGNING):
+            return None
+        with _errors(key):
+            return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
 
     def delete(self, key: str) -> None:
         """Remove a blob, if it is there. Raises: StorageFailed."""

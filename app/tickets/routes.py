@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
@@ -28,15 +28,17 @@ from app.dependencies import (
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.schemas import ResponseModel, binary, problems
+from app.tickets.downloads import find_bytes, find_file
 from app.tickets.files import (
     Export,
     Upload,
     describe_upload,
+    exits_of,
     export_file,
     limits_of,
     matches,
     receive_ticket,
-    ticket_file,
+    serve,
 )
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, check_key, check_name, insert_listing, store_blob
@@ -104,11 +106,36 @@ def list_tickets(
 })  # fmt: skip
 @router.head(f"{TICKET}/file", include_in_schema=False)
 def get_file(
-    request: Request, ticket: TicketReference, session: SessionDep, reader: Reader, storage: StorageDep
+    request: Request,
+    ticket: TicketReference,
+    session: SessionDep,
+    reader: Reader,
+    storage: StorageDep,
+    settings: SettingsDep,
 ) -> Response:
     """The .ticket file: If-None-Match, Range and If-Range work."""
-    row = get_ticket(session, ticket, reader)
-    return ticket_file(request, storage, row, is_immutable=not is_digest(ticket))
+    download = find_file(session, ticket, reader).download
+    return serve(request, storage, download, exits_of(settings))
+
+
+@router.get("/files/{file_sha256}", operation_id="get_file", response_class=Response, responses={
+    200: binary(MEDIA_TYPE, "The file; its ETag is the sha256 of its bytes."),
+    206: binary(MEDIA_TYPE, "The range that was asked for."),
+    304: {"description": "Not modified"},
+    **problems(404, 416),
+})  # fmt: skip
+@router.head("/files/{file_sha256}", include_in_schema=False)
+def get_file_of_bytes(
+    request: Request,
+    file_sha256: Annotated[str, Path(description="`sha256:` and 64 hex digits, of the file's bytes")],
+    session: SessionDep,
+    reader: Reader,
+    storage: StorageDep,
+    settings: SettingsDep,
+) -> Response:
+    """A .ticket file by the sha256 of its bytes, as long as some listing that you may see has it."""
+    download = find_bytes(session, file_sha256, reader).download
+    return serve(request, storage, download, exits_of(settings))
 
 
 @router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response, responses={
