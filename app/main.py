@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from app import health, pages, problems, schemas
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
+from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import refuse_unknown_query
 from app.evaluations.pages import router as evaluation_pages
@@ -51,6 +52,7 @@ API = (
     architectures,
     jobs,
     transfers,
+    changes,
 )
 PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 

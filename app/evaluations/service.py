@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, case, column, func, or_, select, t
 from sqlalchemy.orm import Session, undefer
 
 from app.accounts.models import Account
+from app.changes.service import note_exam
 from app.db import Json, UtcDateTime, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -149,6 +150,7 @@ def refresh_listings(session: Session, exam: str) -> None:
     if row is not None:
         listings = update(LISTING).where(LISTING.c.exam_key == exam)
         session.execute(listings.values(**_headline(row), version=LISTING.c.version + 1))
+        note_exam(session, "verdict", exam)
 
 
 def _is_copy_of(digest: str) -> ColumnElement[bool]:

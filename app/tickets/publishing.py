@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
 from app.architectures.service import keep_architecture
+from app.changes.service import note_change
 from app.db import insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED
 from app.evaluations.origins import find_origin
@@ -132,6 +133,7 @@ def insert_listing(
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if created:
+        note_change(session, "published", [row.id])
         terms = [{"term": term, "ticket_id": row.id} for term in terms_of(row, owner.name)]
         insert_all_absent(session, TicketTerm, terms)
         _keep_sketch(session, row, checked.sketch)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, upd
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from app.accounts.models import Account
+from app.changes.service import note_change
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
@@ -188,6 +189,7 @@ def update_card(session: Session, row: Listing, changes: Json, if_match: str | N
         session.execute(delete(TicketTag).where(TicketTag.ticket_id == row.id))
         session.add_all(TicketTag(tag=tag, ticket_id=row.id) for tag in row.tags)
     row.version += 1
+    note_change(session, "card", [row.id])
     session.flush()
 
 
@@ -232,6 +234,7 @@ def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None)
     """Hide a listing from search, with a reason; who knows it still gets it. Again: a new reason."""
     assert reason in YANK_REASONS
     row.yanked_at, row.yank_reason, row.yank_detail = utc_now(), reason, detail
+    note_change(session, "yanked", [row.id])
     touch_copies(session, row)
 
 
@@ -239,6 +242,7 @@ def unyank_ticket(session: Session, row: Listing) -> None:
     """Show a yanked listing in search again."""
     if row.yanked_at is not None:
         row.yanked_at = row.yank_reason = row.yank_detail = None
+        note_change(session, "unyanked", [row.id])
         touch_copies(session, row)
 
 
