@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="answer requests")
     serving.add_argument("--host", help="address to listen on (NIRVANA_HOST)")
+    serving.add_argument("--from-mirror", type=Path, metavar="DIR", help="serve a mirror, read only")
     serving.add_argument("--port", type=int, help="port to listen on (NIRVANA_PORT)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
     commands.add_parser("fingerprint", help="find copies among tickets that an older version published")
@@ -64,13 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def serve(settings: Settings, _args: argparse.Namespace) -> None:
+def serve(settings: Settings, args: argparse.Namespace) -> None:
     """Answer requests until SIGTERM or Ctrl-C; requests in flight are finished."""
     import uvicorn
 
     from app.main import create_app
+    from app.mirror import open_mirror
 
     configure_logs(settings.log_level)
+    if args.from_mirror is not None:
+        settings = open_mirror(settings, args.from_mirror, migrate_database)
     check_migrated(settings)
     uvicorn.run(
         create_app(settings),

@@ -24,6 +24,7 @@ from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
 from app.jobs.service import read_gauges as job_gauges
 from app.middleware import RequestMiddleware
+from app.mirror import ReadOnlyGate
 from app.settings import Settings
 from app.storage import make_storage
 from app.tasks.routes import pages as task_pages
@@ -67,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with database.write() as session:
             sync_tasks(session)
-            publish_key(session, app.state.signing_key)
+            if not settings.mirror_of:
+                publish_key(session, app.state.signing_key)
         yield
         app.state.checker.close()
         database.dispose()
@@ -92,6 +94,8 @@ def create_app(settings: Settings) -> FastAPI:
     _include(app)
     schemas.describe(app)
     app.add_middleware(FileGate, database=database, storage=app.state.storage, exits=exits_of(settings))
+    if settings.mirror_of:
+        app.add_middleware(ReadOnlyGate)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)
     return app
 

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=64 * MIB, ge=1, description="largest ticket file that is taken")
     max_body_bytes: int = Field(default=MIB, ge=1, description="largest request body of any other kind")
     max_parameters: int = Field(default=50_000_000, ge=1, description="most parameters of an architecture")
+    mirror_of: str = Field(default="", description="registry that this one mirrors; no writes then")
     check_processes: int = Field(
         default=2, ge=0, description="processes that check uploaded tickets; 0: threads of the service"
     )

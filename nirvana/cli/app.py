@@ -50,6 +50,7 @@ def _root(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(up.up, processes.serve, processes.worker, processes.migrate),
     *(tickets.search, tickets.show, tickets.diff, tickets.cite, tickets.pull, tickets.push, tickets.yank),
+    *(tickets.unyank, tickets.mirror),
     *(
         experiments.find,
         verify.verify,

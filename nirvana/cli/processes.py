@@ -27,9 +27,12 @@ _PR_SET_PDEATHSIG = 1
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    from_mirror: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve what `nirvana mirror` copied there, read only.")
+    ] = None,
 ) -> None:
     """Run the service."""
-    options = [("--host", host), ("--port", port)]
+    options = [("--host", host), ("--port", port), ("--from-mirror", from_mirror)]
     arguments = [str(part) for option in options if option[1] is not None for part in option]
     become("app", "serve", *arguments)
 

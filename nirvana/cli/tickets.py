@@ -346,3 +346,43 @@ def verify_kept(json: Json = False, quiet: Quiet = False) -> None:
     output.data(counts, lambda: print(f"{intact} intact, {len(damaged)} damaged and removed"))
     if damaged:
         raise typer.Exit(4)
+
+
+def unyank(name: Name, json: Json = False, quiet: Quiet = False) -> None:
+    """Show your yanked ticket in search again."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    with Client(endpoint) as client:
+        shown = client.unyank(reference)
+    Output(json, quiet).data(shown, lambda: print(f"unyanked {name}"))
+
+
+def mirror(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Address of the registry.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the mirror.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Read what is there again afterwards; 4 when it is damaged.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy a registry's public tickets, files and verdicts, checked; run again, it takes what is new."""
+    from dataclasses import asdict
+
+    from nirvana.client.mirror import Mirror
+    from nirvana.client.rest import Client
+
+    output, kept = Output(json, quiet), Mirror(folder)
+    with Client(source, token="") as client:  # what anybody sees
+        serial = kept.follow(client, output.say)
+    damaged = list(kept.check()) if check else []
+    for line in damaged:
+        output.say(line)
+    counts = asdict(kept.counts)
+    result = {"registry": source, "serial": serial, "damaged": damaged} | counts
+    words = ", ".join(f"{count} {name}" for name, count in counts.items())
+    output.data(result, lambda: print(f"up to change {serial}: {words}"))
+    if damaged:
+        raise typer.Exit(4)
