@@ -1,4 +1,4 @@
-"""`python -m app serve | migrate | fingerprint | reverify | token`."""
+"""`python -m app serve | migrate | fingerprint | reverify | dump | token`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.accounts.service import FIRST_SCOPES, create_account, create_token, find_account
 from app.db import make_database
+from app.dumps.writing import store_dump, write_dump
 from app.jobs.engine import migrate_engine
 from app.jobs.reverify import ENQUEUED, reverify
 from app.settings import Settings
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "reverify": verify_again}
-        (verbs | {"token": token})[args.command](settings, args)
+        (verbs | {"token": token, "dump": dump})[args.command](settings, args)
     except NirvanaError as error:
         print(f"{error.title}: {error.detail}", file=sys.stderr)
         return 4
@@ -58,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--limit", type=int, help="the most verifications to enqueue")
     again.add_argument("--dry-run", action="store_true", help="say what would happen, and enqueue nothing")
     again.add_argument("--json", action="store_true", help="a JSON document at the end, progress on stderr")
+    dumping = commands.add_parser("dump", help="write all that is public as files")
+    dumping.add_argument("--out", type=Path, help="folder; default: the blob store, where /dumps shows it")
     granting = commands.add_parser("token", help="make a token, and the account if need be; print the secret")
     granting.add_argument("--account", required=True)
     granting.add_argument("--scopes", default=",".join(FIRST_SCOPES), help="comma-separated")
@@ -127,6 +130,17 @@ def verify_again(settings: Settings, args: argparse.Namespace) -> None:
     print(f"{enqueued} of {len(items)} verifications {verb} enqueued", file=talk)
     if args.json:
         print(json.dumps({"dry_run": args.dry_run, "enqueued": enqueued, "items": items}))
+
+
+def dump(settings: Settings, args: argparse.Namespace) -> None:
+    """Write a dump, and print its manifest."""
+    database, address = make_database(settings), settings.public_url
+    if args.out is not None:
+        manifest = write_dump(database, args.out, address)
+    else:
+        manifest = store_dump(database, make_storage(settings), address, settings.dumps_kept)
+    database.dispose()
+    print(json.dumps(manifest, indent=1))
 
 
 def migrate_database(settings: Settings) -> None:

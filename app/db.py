@@ -151,6 +151,14 @@ class Database:
         with self.make_reader() as session:
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Open one transaction that only reads, and sees one moment however long it takes."""
+        with self.make_reader() as session:
+            if self.engine.dialect.name == "postgresql":  # SQLite's readers do so anyway
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def dispose(self) -> None:
         """Close every connection."""
         self.engine.dispose()

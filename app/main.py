@@ -16,6 +16,7 @@ from app.architectures.routes import router as architectures
 from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import refuse_unknown_query
+from app.dumps.routes import router as dumps
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
@@ -54,6 +55,7 @@ API = (
     jobs,
     transfers,
     changes,
+    dumps,
 )
 PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
     presign_seconds: int = Field(
         default=0, ge=0, le=604_800, description="life of a signed address of the store; 0: never redirect"
     )
+    dump_cron: str = Field(
+        default="17 3 * * *", description="when a worker makes a dump, in UTC; empty: never"
+    )
+    dumps_kept: int = Field(default=7, ge=1, description="dumps that are kept, the newest ones")
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

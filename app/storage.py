@@ -81,6 +81,12 @@ class Storage:
         with _errors(key):
             return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
 
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys below a prefix, in order. Raises: StorageFailed."""
+        with _errors(prefix):
+            pages = obstore.list(self._store, prefix)
+            return sorted(str(item["path"]) for page in pages for item in page)
+
     def delete(self, key: str) -> None:
         """Remove a blob, if it is there. Raises: StorageFailed."""
         try:

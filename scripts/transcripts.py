@@ -64,6 +64,7 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana worker --help",
             "nirvana migrate --help",
             "nirvana admin reverify --dry-run",
+            "nirvana dump --out dump",
             "nirvana mirror $NIRVANA_ENDPOINT mirror --check --quiet",
             "nirvana mirror $NIRVANA_ENDPOINT mirror --quiet",
             "nirvana login --help",

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database, make_engine, utc_now
+from app.dumps.writing import store_dump
 from app.jobs.engine import QUEUE, REVERIFY_QUEUE
 from app.jobs.models import OPEN_STATES, Job
 from app.jobs.service import begin_job, end_job
@@ -75,8 +76,17 @@ def start(settings: Settings, queues: Sequence[str]) -> Worker:
         signal.signal(number, lambda *_: worker.stopping.set())
     with database.write() as session:
         heartbeat.beat(session, prepared.executor_id, queues)
+    dumping = engine.register("dump", lambda: make_dump(worker))
     engine.start(prepared, settings, queues, lambda job_id: run_job(worker, job_id))
+    engine.schedule("dump", settings.dump_cron, dumping)
     return worker
+
+
+def make_dump(worker: Worker) -> None:
+    """Write a dump into the blob store."""
+    settings = worker.settings
+    made = store_dump(worker.database, worker.storage, settings.public_url, settings.dumps_kept)
+    log.info("dump %s: %d listings", made["name"], made["files"]["tickets.jsonl"]["rows"])
 
 
 def leave(worker: Worker, status: int = 0) -> NoReturn:

@@ -47,6 +47,16 @@ def migrate() -> None:
     become("app", "migrate")
 
 
+def dump(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder; default: the blob store, where /dumps shows it."),
+    ] = None,
+) -> None:
+    """Write everything that is public here, as files: tickets, verdicts, hashes of all ticket files."""
+    become("app", "dump", *(() if out is None else ("--out", str(out))))
+
+
 def reverify(
     task: Annotated[str | None, typer.Option(help="Of this task alone.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most verifications to enqueue.")] = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from sqlalchemy import update
 
 from app.changes.service import note_change
+from app.dumps.writing import store_dump
 from app.evaluations.origins import Outcome, record_attestation
 from app.tickets.models import Listing
 from tests.factories import make_ticket
@@ -120,3 +123,22 @@ def test_a_reader_who_follows_while_many_publish_misses_nothing(each_registry: R
 def test_a_serial_that_is_none_is_refused(registry: Registry) -> None:
     for since in ("-1", "x", str(2**31), "9" * 500):
         problem(registry.http.get("/api/v1/changes", params={"since": since}), 422, "invalid")
+
+
+def test_a_dump_is_listed_and_handed_out_with_its_ranges(registry: Registry) -> None:
+    assert registry.http.get("/api/v1/dumps").json()["items"] == []
+    registry.publish(DATA, "first")
+    registry.publish(make_ticket(seed=4).to_bytes(), "secret", visibility="private")
+    store_dump(registry.database, registry.storage, registry.url, keep=1)
+    (dump,) = registry.http.get("/api/v1/dumps").json()["items"]
+    path = f"/api/v1/dumps/{dump['name']}/tickets.jsonl"
+    whole = registry.http.get(path)
+    assert [json.loads(line)["name"] for line in whole.text.splitlines()] == ["first"]
+    assert hashlib.sha256(whole.content).hexdigest() == dump["files"]["tickets.jsonl"]["sha256"]
+    part = registry.http.get(path, headers={"Range": "bytes=5-"})
+    assert (part.status_code, part.content) == (206, whole.content[5:])
+    same = registry.http.get(path, headers={"If-None-Match": whole.headers["etag"]})
+    assert same.status_code == 304
+    assert list(follow(registry, dump["serial"])) == []  # the rest begins where the dump ends
+    for other in (f"/api/v1/dumps/{dump['name']}/x", "/api/v1/dumps/2000-01-01-1/tickets.jsonl"):
+        problem(registry.http.get(other), 404, "not-found")
