@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nirvana.format.lint import LintReport
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:..., or a .ticket file.")]
+Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:..., hf://... or a file.")]
 
 
 def search(
@@ -167,13 +167,17 @@ def pull(
 ) -> None:
     """Download a ticket, checked, to a file; it is kept in the cache as well."""
     from nirvana.client.api import fetch, parse_reference
+    from nirvana.client.hub import fetch_from_hub, is_hub, parse_hub
     from nirvana.files import write_atomically
     from nirvana.format.ticket import Ticket
 
     output = Output(json, quiet)
-    endpoint, reference = parse_reference(name)
-    with Watch(output) as watch:
-        content = fetch(reference, endpoint, lambda done: watch({"kind": "download", "done": done}))
+    if is_hub(name):
+        content, reference = fetch_from_hub(name), parse_hub(name)[0]
+    else:
+        endpoint, reference = parse_reference(name)
+        with Watch(output) as watch:
+            content = fetch(reference, endpoint, lambda done: watch({"kind": "download", "done": done}))
     file_name = reference.rsplit("/", 1)[-1].replace("sha256:", "") + ".ticket"
     target = out / file_name if out is not None and out.is_dir() else out or Path(file_name)
     write_atomically(target, content)
@@ -189,21 +193,32 @@ def pull(
 
 def push(
     file: Annotated[Path, typer.Argument(help="The .ticket file.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")] = "",
+    to: Annotated[
+        str, typer.Option(help="hf://org/name: to the Hugging Face Hub as well, or alone without --name.")
+    ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Publish a .ticket file under your account. Doing it again with the same file and name is no error."""
-    from nirvana.client.rest import Client
+    from nirvana.client.api import push as publish
     from nirvana.format.ticket import Ticket
 
+    if not name and not to:
+        raise typer.BadParameter("a ticket needs a place: --name in the registry, or --to hf://org/name")
     Ticket.read(file)
     output = Output(json, quiet)
-    with Client() as client:
-        published = client.publish(file.read_bytes(), name)
+    published = publish(file, name, to=to)
     if copy_of := published.get("copy_of"):
         output.say(f"warning: a copy of {copy_of}, which was published first, and listed as one")
-    output.data(published, lambda: print(f"{full_name(published)} {published['digest']}"))
+    output.data(published, lambda: _print_places(published))
+
+
+def _print_places(published: JsonObject) -> None:
+    if "digest" in published:
+        print(f"{full_name(published)} {published['digest']}")
+    if hub := published.get("hub"):
+        print(f"{hub['url']} {hub['digest']}")
 
 
 def yank(
