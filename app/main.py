@@ -41,6 +41,7 @@ from app.tickets.service import read_gauges as ticket_gauges
 from app.tickets.sharing import router as sharing
 from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
+from app.webhooks.routes import router as webhooks
 from nirvana.environment import VERSION
 
 LINTS_AT_ONCE = 2  # each may take some hundred megabytes
@@ -56,6 +57,7 @@ API = (
     transfers,
     changes,
     dumps,
+    webhooks,
 )
 PAGES = (ticket_pages, task_pages, job_pages, evaluation_pages, transfer_pages)
 

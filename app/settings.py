@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         default="17 3 * * *", description="when a worker makes a dump, in UTC; empty: never"
     )
     dumps_kept: int = Field(default=7, ge=1, description="dumps that are kept, the newest ones")
+    webhook_private: bool = Field(default=False, description="may webhooks name private addresses?")
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

@@ -14,7 +14,8 @@ import app.evaluations.models
 import app.jobs.models
 import app.tasks.service
 import app.tickets.models
-import app.transfers.models  # noqa: F401
+import app.transfers.models
+import app.webhooks.service  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
 

@@ -1,4 +1,4 @@
-"""The log of changes, with what is known of older ones."""
+"""The log of changes, with what is known of older ones, and webhooks that follow it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,25 @@ def upgrade() -> None:
             f"WHERE {instant} IS NOT NULL AND visibility = 'public' ORDER BY id"
         )
 
+    op.create_table(
+        "webhook",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.Integer(), nullable=False),
+        sa.Column("url", sa.String(length=2000), nullable=False),
+        sa.Column("secret", sa.String(length=64), nullable=False),
+        sa.Column("kinds", sa.JSON(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("last_error", sa.String(length=300), nullable=True),
+        sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_webhook_account_id_account")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook")),
+    )
+    op.create_index(op.f("ix_webhook_account_id"), "webhook", ["account_id"])
+
 
 def downgrade() -> None:
+    op.drop_table("webhook")
     op.drop_table("change")

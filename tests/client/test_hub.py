@@ -147,10 +147,8 @@ def test_nothing_in_a_ticket_writes_the_card_s_metadata() -> None:
     mean = make_ticket(license="x\n---\nlibrary_name: evil", provenance={"method": "a\n---\n# Heading\nb: c"})
     head, body = write_card(mean, "ada/mean").removeprefix("---\n").split("\n---\n", 1)
     keys = [line.partition(":")[0] for line in head.splitlines() if line[0] not in "- "]
-    assert sorted(keys) == sorted(
-        [*("datasets", "library_name", "license", "license_name", "model_name", "tags")]
-        + ["nirvana_digest", "nirvana_density"]
-    )
+    known = "datasets library_name license license_name model_name nirvana_density nirvana_digest tags"
+    assert sorted(keys) == known.split()
     assert "license: other" in head
     assert "# Heading" not in body
 
