@@ -1,4 +1,4 @@
-"""`python -m app serve | migrate | fingerprint | recount | reverify | token`."""
+"""`python -m app serve | migrate | fingerprint | recount | reverify | dump | token`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app.accounts.service import FIRST_SCOPES, create_account, create_token, find_account
 from app.accounts.sessions import make_setup_link
 from app.db import make_database
+from app.dumps.writing import store_dump, write_dump
 from app.jobs.engine import migrate_engine
 from app.jobs.reverify import ENQUEUED, reverify
 from app.settings import Settings
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **{name: getattr(args, name) for name in ("host", "port", "workers") if getattr(args, name, None)}
     )
     try:
-        verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "token": token}
+        verbs = {"serve": serve, "migrate": migrate, "fingerprint": fill, "token": token, "dump": dump}
         (verbs | {"recount": count_again, "reverify": verify_again})[args.command](settings, args)
     except NirvanaError as error:
         print(f"{error.title}: {error.detail}", file=sys.stderr)
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="answer requests")
     serving.add_argument("--host", help="address to listen on (NIRVANA_HOST)")
+    serving.add_argument("--from-mirror", type=Path, metavar="DIR", help="serve a mirror, read only")
     serving.add_argument("--port", type=int, help="port to listen on (NIRVANA_PORT)")
     serving.add_argument("--workers", type=int, help="processes that answer (NIRVANA_WORKERS)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--limit", type=int, help="the most verifications to enqueue")
     again.add_argument("--dry-run", action="store_true", help="say what would happen, and enqueue nothing")
     again.add_argument("--json", action="store_true", help="a JSON document at the end, progress on stderr")
+    dumping = commands.add_parser("dump", help="write all that is public as files")
+    dumping.add_argument("--out", type=Path, help="folder; default: the blob store, where /dumps shows it")
     granting = commands.add_parser("token", help="make a token, and the account if need be; print the secret")
     granting.add_argument("--account", required=True)
     granting.add_argument("--scopes", default=",".join(FIRST_SCOPES), help="comma-separated")
@@ -68,13 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def serve(settings: Settings, _args: argparse.Namespace) -> None:
+def serve(settings: Settings, args: argparse.Namespace) -> None:
     """Answer requests until SIGTERM or Ctrl-C; requests in flight are finished."""
     from app import server
+    from app.mirror import open_mirror
 
     configure_logs(settings.log_level)
+    if args.from_mirror is not None:
+        settings = open_mirror(settings, args.from_mirror, migrate_database)
     check_migrated(settings)
-    show_setup_link(settings)
+    if not settings.mirror_of:
+        show_setup_link(settings)
     server.serve(settings)
 
 
@@ -137,6 +145,17 @@ def verify_again(settings: Settings, args: argparse.Namespace) -> None:
     print(f"{enqueued} of {len(items)} verifications {verb} enqueued", file=talk)
     if args.json:
         print(json.dumps({"dry_run": args.dry_run, "enqueued": enqueued, "items": items}))
+
+
+def dump(settings: Settings, args: argparse.Namespace) -> None:
+    """Write a dump, and print its manifest."""
+    database, address = make_database(settings), settings.public_url
+    if args.out is not None:
+        manifest = write_dump(database, args.out, address)
+    else:
+        manifest = store_dump(database, make_storage(settings), address, settings.dumps_kept)
+    database.dispose()
+    print(json.dumps(manifest, indent=1))
 
 
 def migrate_database(settings: Settings) -> None:

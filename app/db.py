@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -20,8 +20,10 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Executable,
     MetaData,
     String,
+    Table,
     create_engine,
     event,
     inspect,
@@ -117,7 +119,7 @@ def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> E
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the driver must not begin: _begin_sqlite does
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -149,6 +151,14 @@ class Database:
         with self.make_reader() as session:
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """Open one transaction that only reads, and sees one moment however long it takes."""
+        with self.make_reader() as session:
+            if self.engine.dialect.name == "postgresql":  # SQLite's readers do so anyway
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+
     def dispose(self) -> None:
         """Close every connection."""
         self.engine.dispose()
@@ -165,9 +175,30 @@ def insert_if_absent(session: Session, model: type[Base], **values: object) -> b
 
     Two transactions that do so at once are both right: the second waits for the first, then finds its row.
     """
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(model).values(**values).on_conflict_do_nothing()
-    return session.execute(statement.returning(*inspect(model).primary_key)).first() is not None
+    return session.execute(_insert_absent(model, _dialect(session)), values).first() is not None
+
+
+def insert_all_absent(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert those of some rows that no unique constraint says exist."""
+    if rows:
+        session.connection().execute(_insert(model, _dialect(session)), list(rows))
+
+
+@cache
+def _insert_absent(model: type[Base], dialect: str) -> Executable:
+    """Return a statement that is written and compiled once: building it costs more than running it."""
+    return _insert(model, dialect).returning(*inspect(model).primary_key)
+
+
+def _insert(model: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:
+    insert = sqlite.Insert if dialect == "sqlite" else postgresql.Insert
+    table = inspect(model).local_table
+    assert isinstance(table, Table)
+    return insert(table).on_conflict_do_nothing()
+
+
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name
 
 
 def add_to_count(session: Session, model: type[Base], change: int, **key: object) -> None:

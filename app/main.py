@@ -14,8 +14,10 @@ from app.accounts.pages import find_signed_in
 from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
+from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import limit_request, refuse_unknown_query, refuse_unstorable_body
+from app.dumps.routes import router as dumps
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
 from app.evaluations.routes import well_known
@@ -26,6 +28,7 @@ from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
 from app.limits.service import Connections, Limiter, Line, Places
 from app.middleware import RequestMiddleware
+from app.mirror import ReadOnlyGate
 from app.moderation.routes import router as moderation
 from app.settings import Settings
 from app.storage import make_storage
@@ -33,13 +36,17 @@ from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
+from app.tickets.checking import Checker
+from app.tickets.downloads import FileGate
 from app.tickets.exporting import Exporter
+from app.tickets.files import exits_of, limits_of
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges
 from app.tickets.sharing import router as sharing
 from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
+from app.webhooks.routes import router as webhooks
 from nirvana.environment import VERSION
 
 PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
@@ -55,6 +62,9 @@ API = (
     architectures,
     jobs,
     transfers,
+    changes,
+    dumps,
+    webhooks,
 )
 PAGES = (
     openapi.pages,
@@ -77,8 +87,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         with database.write() as session:
             sync_tasks(session)
-            publish_key(session, app.state.signing_key)
+            if not settings.mirror_of:
+                publish_key(session, app.state.signing_key)
         yield {Connections.KEY: Connections(settings)}
+        app.state.checker.close()
         app.state.job_watch.close()
         database.dispose()
 
@@ -103,12 +115,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.limiter = Limiter(settings)
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
     app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
+    app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     app.state.passwords = Line(*PASSWORDS)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
     openapi.describe(app)
+    app.add_middleware(FileGate, database=database, storage=app.state.storage, exits=exits_of(settings))
+    if settings.mirror_of:
+        app.add_middleware(ReadOnlyGate)
     app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings)
     return app
 

@@ -78,6 +78,21 @@ class Settings(BaseSettings):
     max_export_bytes: int = Field(
         default=10_240 * MIB, ge=0, description="exports kept; those unused for longest go first"
     )
+    mirror_of: str = Field(default="", description="registry that this one mirrors; no writes then")
+    check_processes: int = Field(
+        default=2, ge=0, description="processes that check uploaded tickets; 0: threads of the service"
+    )
+    accel_prefix: str = Field(
+        default="", description="nginx' internal location of the blobs: files leave by X-Accel-Redirect"
+    )
+    presign_seconds: int = Field(
+        default=0, ge=0, le=604_800, description="life of a signed address of the store; 0: never redirect"
+    )
+    dump_cron: str = Field(
+        default="17 3 * * *", description="when a worker makes a dump, in UTC; empty: never"
+    )
+    dumps_kept: int = Field(default=7, ge=1, description="dumps that are kept, the newest ones")
+    webhook_private: bool = Field(default=False, description="may webhooks name private addresses?")
     upload_seconds: float = Field(default=300, gt=0, description="longest time that one upload may take")
     database_pool_size: int = Field(default=10, ge=1, description="connections kept to the database")
     database_wait_seconds: float = Field(

@@ -5,35 +5,44 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import obstore
 import obstore.store as stores
 from obstore.exceptions import BaseError
 from sqlalchemy import make_url
 
 from app.settings import Settings
 from nirvana.errors import NotFound, StorageFailed, StorageFull
-from nirvana.files import FULL
+from nirvana.files import FULL, write_durably
 
 CHUNK_BYTES = 256 * 1024
+SIGNING = (stores.S3Store, stores.GCSStore, stores.AzureStore)
 
 
 class Storage:
     """A blob store. A blob appears whole under its key or not at all."""
 
-    def __init__(self, store: stores.ObjectStore) -> None:
-        self._store = store
+    def __init__(self, store: stores.ObjectStore, folder: Path | None = None) -> None:
+        self._store, self._folder = store, folder
 
-    def put(self, key: str, content: bytes | Path) -> None:
+    def put(self, key: str, content: bytes | Path, *, durable: bool = False) -> None:
         """Store bytes, or a file's, under `key`; the same key again is overwritten.
+
+        Args:
+            durable: a power cut after this loses nothing (an object store promises so by itself).
 
         Raises:
             StorageFull: the disk or the quota is full.
             StorageFailed: the store failed in another way.
         """
         with _errors(key):
-            self._store.put(key, content)
+            if durable and self._folder is not None and isinstance(content, bytes):
+                write_durably(self._folder / key, content)
+            else:
+                self._store.put(key, content)
 
     def get(self, key: str) -> bytes:
         """Return the whole blob. Raises: NotFound, StorageFailed."""
@@ -41,10 +50,14 @@ class Storage:
             return bytes(self._store.get(key).bytes())
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Yield bytes `start` to `end` (exclusive; None: all) in pieces. Raises: NotFound, StorageFailed."""
-        with _errors(key):
-            size = int(self._store.head(key)["size"])
-        end = size if end is None else min(end, size)
+        """Yield bytes `start` to `end` (exclusive, within the blob; None: all) in pieces.
+
+        Raises:
+            NotFound, StorageFailed: the blob is not there, or cannot be read.
+        """
+        if end is None:
+            with _errors(key):
+                end = int(self._store.head(key)["size"])
         while start < end:
             stop = min(start + CHUNK_BYTES, end)
             with _errors(key):
@@ -58,6 +71,23 @@ class Storage:
                 return int(self._store.head(key)["size"])
         except NotFound:
             return None
+
+    def sign(self, key: str, seconds: int) -> str | None:
+        """Return an address that gives the blob to anybody for some time; None where the store cannot.
+
+        Raises:
+            StorageFailed: the store has no key to sign with.
+        """
+        if not isinstance(self._store, SIGNING):
+            return None
+        with _errors(key):
+            return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys below a prefix, in order. Raises: StorageFailed."""
+        with _errors(prefix):
+            pages = obstore.list(self._store, prefix)
+            return sorted(str(item["path"]) for page in pages for item in page)
 
     def delete(self, key: str) -> None:
         """Remove a blob, if it is there. Raises: StorageFailed."""
@@ -78,7 +108,7 @@ def make_storage(settings: Settings) -> Storage:
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Storage(stores.LocalStore(folder))
+        return Storage(stores.LocalStore(folder), folder)
     if parts.scheme == "memory":
         return Storage(stores.MemoryStore())
     return Storage(stores.from_url(settings.blob_url))

@@ -25,6 +25,7 @@ from benchmarks import (
     first_update,
     replicates,
     roofline,
+    serving,
     startup,
     threads,
     throughput,
@@ -69,6 +70,8 @@ SUITE: dict[str, tuple[str, Benchmark]] = {
 OTHERS: dict[str, tuple[str, Benchmark]] = {
     "cost_model": ("The choice of engine (long)", cost_model.main),
     "digits_verdicts": ("Verdicts on digits (long)", _whole(digits_verdicts.main)),
+    "publishing": ("Publishes a second", _whole(serving.publishing)),
+    "downloads": ("Downloads a second", _whole(serving.downloads)),
 }
 
 

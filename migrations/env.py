@@ -9,11 +9,13 @@ from sqlalchemy import Connection
 
 import app.accounts.models
 import app.architectures.service
+import app.changes.service
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.service
 import app.tickets.models
-import app.transfers.models  # noqa: F401
+import app.transfers.models
+import app.webhooks.service  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
 from app.tickets.counts import install_triggers, recount

@@ -21,7 +21,8 @@
     ├── RangeNotSatisfiable      a byte range outside the file
     ├── Unauthenticated          no valid token
     ├── Forbidden                a valid token that may not do this
-    │   └── MissingScope         ... because it lacks a scope
+    │   ├── MissingScope         ... because it lacks a scope
+    │   └── ReadOnly             a mirror, which takes no writes
     ├── QuotaExceeded            too much at once
     │   └── RateLimited          too often
     ├── Unavailable              try again later
@@ -190,6 +191,10 @@ class Forbidden(NirvanaError):
 
 class MissingScope(Forbidden):
     code, title = "missing-scope", "Token lacks a scope"
+
+
+class ReadOnly(Forbidden):
+    code, title = "read-only", "Read-only mirror"
 
 
 class QuotaExceeded(NirvanaError):

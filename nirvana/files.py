@@ -28,6 +28,27 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise kind(f"{path} cannot be written: {error.strerror}") from error
 
 
+def write_durably(path: Path, data: bytes) -> None:
+    """Write as `write_atomically` does, and wait until a power cut would lose neither the file nor folders
+    that were made for it.
+
+    Raises:
+        StorageFull, StorageFailed: as there.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
+    write_atomically(path, data)
+    for folder in (path.parent, *(folder.parent for folder in new)):
+        _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _write(path: Path, data: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

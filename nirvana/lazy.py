@@ -64,6 +64,13 @@ def check_recipe(ticket: Ticket) -> Recipe:
     return check(ticket)
 
 
+def to_safetensors(ticket: Ticket) -> bytes:
+    """See `nirvana.exports.arrays.to_safetensors`."""
+    from nirvana.exports.arrays import to_safetensors as write
+
+    return write(ticket)
+
+
 def to_torch(ticket: Ticket) -> MaskedNetwork:
     """See `nirvana.torch.masked.to_torch`."""
     with needs_lab():

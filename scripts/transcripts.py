@@ -63,6 +63,7 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana cache ls",
             "nirvana jobs ls",
             "nirvana yank ada/lenet-10 --reason withdrawn --detail 'an example'",
+            "nirvana unyank ada/lenet-10",
         ),
     ),
     (
@@ -73,6 +74,9 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana worker --help",
             "nirvana migrate --help",
             "nirvana admin reverify --dry-run",
+            "nirvana dump --out dump",
+            "nirvana mirror $NIRVANA_ENDPOINT mirror --check --quiet",
+            "nirvana mirror $NIRVANA_ENDPOINT mirror --quiet",
             "nirvana login --help",
             "nirvana logout --help",
         ),

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from dbos import (
     DBOS,
@@ -29,6 +30,7 @@ from app.jobs.engine import APPLICATION, VERSION, WORKFLOW, client_for, engine_u
 from app.settings import Settings
 from worker import Json
 
+ScheduledWork = Callable[[datetime, object], Coroutine[object, object, None]]
 RunJob = Callable[[str], Awaitable[Json]]
 
 KeptError = PortableWorkflowError
@@ -92,6 +94,25 @@ def start(engine: Engine, settings: Settings, queues: Collection[str], run_job: 
             polling_interval_sec=settings.worker_poll_seconds,
         )
     DBOS.launch()
+
+
+def register(name: str, work: Callable[[], object]) -> ScheduledWork:
+    """Return a workflow that does some work at the times of a schedule; register it before `start`."""
+
+    @DBOS.workflow(name=name)
+    async def scheduled(at: datetime, context: object) -> None:
+        await asyncio.to_thread(work)
+
+    return scheduled
+
+
+def schedule(name: str, cron: str, work: ScheduledWork) -> None:
+    """Have registered work done at the times of a cron expression, by one worker each time; "": never."""
+    if not cron:
+        if DBOS.get_schedule(name) is not None:
+            DBOS.delete_schedule(name)
+        return
+    DBOS.apply_schedules([{"schedule_name": name, "workflow_fn": work, "schedule": cron, "context": None}])
 
 
 async def run_round(name: str, work: Callable[[], Awaitable[Json]]) -> Json:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,12 +25,14 @@ from sqlalchemy.orm import Session
 
 from app.accounts.service import forget_networks
 from app.db import Database, make_engine, utc_now
+from app.dumps.writing import store_dump
 from app.jobs.engine import QUEUE, REVERIFY_QUEUE
 from app.jobs.models import Job
 from app.jobs.queue import find_open
 from app.jobs.service import begin_job, end_job
 from app.settings import Settings
 from app.storage import make_storage
+from app.webhooks.delivery import deliver_due
 from nirvana.errors import Cancelled, NirvanaError
 from worker import Json, engine, heartbeat
 from worker.kinds import find_kind
@@ -37,6 +40,7 @@ from worker.running import JobFailed, RunningJob, Worker
 
 log = logging.getLogger("nirvana.worker")
 
+DELIVER_SECONDS = 2.0
 GPU_QUEUE = "gpu"
 KEEP_RECORDS = timedelta(days=7)
 MIRROR_BATCH = 500
@@ -76,8 +80,29 @@ def start(settings: Settings, queues: Sequence[str]) -> Worker:
         signal.signal(number, lambda *_: worker.stopping.set())
     with database.write() as session:
         heartbeat.beat(session, prepared.executor_id, queues)
+    dumping = engine.register("dump", lambda: make_dump(worker))
     engine.start(prepared, settings, queues, lambda job_id: run_job(worker, job_id))
+    engine.schedule("dump", settings.dump_cron, dumping)
+    threading.Thread(target=deliver, args=(worker,), name="webhooks", daemon=True).start()
     return worker
+
+
+def deliver(worker: Worker) -> None:
+    """Deliver webhooks until the worker is told to stop; a delivery that is cut off is made again."""
+    while not worker.stopping.wait(DELIVER_SECONDS):
+        try:
+            deliver_due(worker.database, allow_private=worker.settings.webhook_private)
+        except SQLAlchemyError as error:
+            log.warning("no webhooks: the database does not answer (%s)", type(error).__name__)
+        except Exception:
+            log.exception("webhooks fail")
+
+
+def make_dump(worker: Worker) -> None:
+    """Write a dump into the blob store."""
+    settings = worker.settings
+    made = store_dump(worker.database, worker.storage, settings.public_url, settings.dumps_kept)
+    log.info("dump %s: %d listings", made["name"], made["files"]["tickets.jsonl"]["rows"])
 
 
 def leave(worker: Worker, status: int = 0) -> NoReturn:

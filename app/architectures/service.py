@@ -50,8 +50,12 @@ def check_name(name: str, at: str) -> str:
     return name
 
 
-def keep_architecture(session: Session, architecture: Architecture) -> ArchitectureRow:
-    """Return the row of a graph, added if it is new."""
+def keep_architecture(session: Session, architecture: Architecture) -> int:
+    """Return the id of a graph's row, added if it is new."""
+    query = select(ArchitectureRow.id).where(ArchitectureRow.digest == architecture.digest)
+    known = session.scalar(query)
+    if known is not None:
+        return known
     insert_if_absent(
         session,
         ArchitectureRow,
@@ -65,7 +69,6 @@ def keep_architecture(session: Session, architecture: Architecture) -> Architect
         graph=architecture.to_manifest(),
         created_at=utc_now(),
     )
-    query = select(ArchitectureRow).where(ArchitectureRow.digest == architecture.digest)
     return session.scalars(query).one()
 
 

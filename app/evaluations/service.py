@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, case, column, func, or_, select, t
 from sqlalchemy.orm import Session, undefer
 
 from app.accounts.models import Account
+from app.changes.service import note_exam
 from app.db import Json, UtcDateTime, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool, band_of_accuracy
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -149,6 +150,7 @@ def refresh_listings(session: Session, exam: str) -> None:
     if row is not None:
         listings = update(LISTING).where(LISTING.c.exam_key == exam)
         session.execute(listings.values(**_headline(row), version=LISTING.c.version + 1))
+        note_exam(session, "verdict", exam)
 
 
 def _is_copy_of(digest: str) -> ColumnElement[bool]:
@@ -225,7 +227,7 @@ def list_evaluations(
 ) -> Page[Evaluation]:
     """Return the evaluations of a ticket that a reader may see, newest first. Raises: InvalidCursor."""
     bound_to = binding("evaluations", digest)
-    query = select(Evaluation).where(Evaluation.ticket_digest == digest, _visible_to(reader))
+    query = select(Evaluation).where(Evaluation.ticket_digest == digest, visible_to(reader))
     if cursor is not None:
         query = query.where(Evaluation.id < read_cursor(cursor, bound_to, (int,))[0])
     rows = session.scalars(query.order_by(Evaluation.id.desc()).limit(limit + 1)).all()
@@ -234,14 +236,14 @@ def list_evaluations(
 
 def get_evaluation(session: Session, digest: str, reader: Account | None, evaluation_id: int) -> Evaluation:
     """Return one evaluation of a ticket that a reader may see. Raises: NotFound."""
-    query = select(Evaluation).where(Evaluation.id == evaluation_id, _visible_to(reader))
+    query = select(Evaluation).where(Evaluation.id == evaluation_id, visible_to(reader))
     row = session.scalars(query).one_or_none()
     if row is None or row.ticket_digest != digest:
         raise NotFound(f"The ticket {digest} has no verification {evaluation_id}.")
     return row
 
 
-def _visible_to(reader: Account | None) -> ColumnElement[bool]:
+def visible_to(reader: Account | None) -> ColumnElement[bool]:
     """Return the condition of the evaluations of listings that a reader may see: an exam has the recipe of a
     listing, which may be private. Those that name no exam are of before there were any."""
     may_see = LISTING.c.visibility == "public"

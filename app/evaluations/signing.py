@@ -68,6 +68,11 @@ def list_keys(session: Session) -> Json:
     return {"keys": [row.jwk for row in rows]}
 
 
+def signed_key(evaluation_id: int) -> str:
+    """Return the key of the blob that holds a mirrored verdict with the registry's own signature."""
+    return f"signed/{evaluation_id}.json"
+
+
 def sign_verdict(key: OKPKey, registry: str, evaluation: Json) -> Json:
     """Return the flattened JWS of an evaluation (RFC 7515, 7.2.2): `payload`, `protected`, `signature`.
 

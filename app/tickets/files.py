@@ -169,22 +169,34 @@ class Download:
         key: of the blob.
         tag: its entity tag, without quotes.
         name: the file's, for whom saves it.
+        is_public: anybody may keep it.
         is_immutable: the address gives these bytes for ever.
+        content: the bytes, where they are at hand.
     """
 
     key: str
     tag: str
     media_type: str
     name: str
+    is_public: bool = True
     is_immutable: bool = True
+    content: bytes | None = None
 
 
-def ticket_file(request: Request, storage: Storage, row: Listing, *, is_immutable: bool = True) -> Response:
-    """Return the .ticket file of a listing, or a part of it."""
-    name = f"{row.owner.name}-{row.name}.ticket"
-    tag = row.blob.digest  # of the bytes: files of one ticket may differ in claims, laws and pruned values
-    download = Download(ticket_key(row.blob.digest), tag, MEDIA_TYPE, name, is_immutable)
-    return _serve(request, storage, row, download)
+@dataclass(frozen=True)
+class Exits:
+    """Other servers that may hand out a blob in the service's place.
+
+    Attributes:
+        accel_prefix: NIRVANA_ACCEL_PREFIX.
+        presign_seconds: NIRVANA_PRESIGN_SECONDS.
+    """
+
+    accel_prefix: str = ""
+    presign_seconds: int = 0
+
+
+NO_EXITS = Exits()
 
 
 @dataclass(frozen=True)
@@ -211,8 +223,8 @@ async def export_file(request: Request, exporter: Exporter, payer: Payer, export
     if not matches(request.headers.get("if-none-match"), f'"{tag}"'):
         making = Making(ticket_key(row.blob.digest), form, key, row.parameters)
         await exporter.ensure(making, payer)
-    download = Download(key, tag, media_type, name, export.is_immutable)
-    return await run_in_threadpool(_serve, request, exporter.storage, row, download)
+    download = Download(key, tag, media_type, name, row.visibility == "public", export.is_immutable)
+    return await run_in_threadpool(serve, request, exporter.storage, download, exits_of(exporter.settings))
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -220,32 +232,62 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(settings.max_upload_bytes, settings.max_parameters)
 
 
-def _serve(request: Request, storage: Storage, row: Listing, download: Download) -> Response:
-    etag = f'"{download.tag}"'
-    scope = "public" if row.visibility == "public" else "private"
-    headers = {
-        "ETag": etag,
-        "Cache-Control": f"{scope}, max-age={YEAR_SECONDS}, immutable"
-        if download.is_immutable
-        else "no-cache",
-        "Accept-Ranges": "bytes",
-        "Vary": "Authorization",
-    }
-    if matches(request.headers.get("if-none-match"), etag):
+def exits_of(settings: Settings) -> Exits:
+    """Return the other servers that the settings name."""
+    return Exits(settings.accel_prefix, settings.presign_seconds)
+
+
+def serve(request: Request, storage: Storage, download: Download, exits: Exits = NO_EXITS) -> Response:
+    """Return a file, a part of it, 304, or the way to the server that has it.
+
+    Raises:
+        RangeNotSatisfiable: the range lies outside.
+        StorageFailed: the file is missing.
+    """
+    headers = headers_of(download)
+    if matches(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    size = storage.size(download.key)
-    if size is None:
-        raise StorageFailed(f"The file of {row.owner.name}/{row.name} is missing from the blob store.")
     headers["Content-Disposition"] = f'attachment; filename="{download.name}"'
-    start, end = _range(request, etag, size)
+    content = download.content
+    size = storage.size(download.key) if content is None else len(content)
+    if size is None:
+        raise StorageFailed(f"The file {download.name} is missing from the blob store.")
+    if content is None and request.method == "GET":
+        elsewhere = _send_elsewhere(storage, download, exits, headers)
+        if elsewhere is not None:
+            return elsewhere
+    start, end = _range(request, headers["ETag"], size)
     status = 200 if (start, end) == (0, size) else 206
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
     if getattr(request.state, "is_head", False):
         return Response(status_code=status, headers=headers, media_type=download.media_type)
+    if content is not None:
+        return Response(content[start:end], status, headers, download.media_type)
     body = storage.stream(download.key, start, end)
     return StreamingResponse(body, status, headers=headers, media_type=download.media_type)
+
+
+def headers_of(download: Download) -> dict[str, str]:
+    """Return the headers of every answer about a file."""
+    scope = "public" if download.is_public else "private"
+    lasting = f"{scope}, max-age={YEAR_SECONDS}, immutable" if download.is_immutable else "no-cache"
+    common = {"Accept-Ranges": "bytes", "Vary": "Authorization"}
+    return {"ETag": f'"{download.tag}"', "Cache-Control": lasting} | common
+
+
+def _send_elsewhere(
+    storage: Storage, download: Download, exits: Exits, headers: dict[str, str]
+) -> Response | None:
+    """Return the way to the server that hands out the blob; None where there is no other."""
+    if exits.accel_prefix:
+        internal = {"X-Accel-Redirect": f"{exits.accel_prefix.rstrip('/')}/{download.key}"}
+        return Response(headers=headers | internal, media_type=download.media_type)
+    signed = storage.sign(download.key, exits.presign_seconds) if exits.presign_seconds else None
+    if signed is None:
+        return None
+    return Response(status_code=307, headers={"Location": signed, "Cache-Control": "no-store"})
 
 
 def matches(header: str | None, etag: str) -> bool:

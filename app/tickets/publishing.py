@@ -6,9 +6,8 @@ The statistics of a listing are computed from the file; nothing that a submitter
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -17,11 +16,13 @@ from sqlalchemy.orm import Session, joinedload
 from app.accounts.models import Account
 from app.architectures.service import check_name as check_network
 from app.architectures.service import keep_architecture
-from app.db import Json, insert_if_absent, utc_now
+from app.changes.service import note_change
+from app.db import insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
 from app.evaluations.origins import find_origin
 from app.evaluations.service import exam_key, refresh_listings
 from app.storage import Storage, ticket_key
+from app.tickets.checking import CheckedTicket, check_file
 from app.tickets.models import (
     VISIBILITIES,
     Blob,
@@ -32,26 +33,12 @@ from app.tickets.models import (
 )
 from app.tickets.service import get_own, is_copy, touch_copies
 from app.tickets.text import keep_words
-from nirvana import tasks
-from nirvana.errors import (
-    Forbidden,
-    IdempotencyMismatch,
-    Invalid,
-    InvalidName,
-    InvalidTicket,
-    NameTaken,
-    Problem,
-)
-from nirvana.format.container import read_container
-from nirvana.format.lint import find_warnings
+from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
 from nirvana.format.reader import DEFAULT_LIMITS, Limits
 from nirvana.format.ticket import MEDIA_TYPE, Ticket
-from nirvana.training.schedule import check_recipe
 from nirvana.verification.fingerprint import fingerprint, sketch
 
-MOST_FLOPS = 2**63  # of one forward pass: what a column holds
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -68,21 +55,6 @@ class Publication:
     name: str
     visibility: str = "public"
     job_id: str | None = None
-
-
-@dataclass(frozen=True)
-class StoredTicket:
-    """A ticket whose file lies in the blob store.
-
-    Attributes:
-        fields: the statistics of its listing.
-        file_digest: sha256:hex of the file's bytes.
-    """
-
-    ticket: Ticket
-    fields: Json
-    file_digest: str
-    size_bytes: int
 
 
 def publish_ticket(
@@ -102,7 +74,9 @@ def publish_ticket(
         StorageFull, StorageFailed: nothing was written.
     """
     check_name(publication.owner, publication.name)
-    return insert_listing(session, store_blob(storage, data, DEFAULT_LIMITS), publication)
+    checked = check_file(data, DEFAULT_LIMITS)
+    store_blob(storage, data, checked)
+    return insert_listing(session, checked, publication)
 
 
 def check_name(owner: Account, name: str) -> str:
@@ -116,23 +90,21 @@ def check_name(owner: Account, name: str) -> str:
     return tail
 
 
-def store_blob(storage: Storage, data: bytes, limits: Limits) -> StoredTicket:
-    """Check a ticket file and its recipe, and store it. It needs no database, and a file without a row is
-    harmless.
+def store_blob(storage: Storage, data: bytes, checked: CheckedTicket) -> None:
+    """Store a checked ticket file; it is on the disk when this returns. It needs no database, and a file
+    without a row is harmless.
 
     Raises:
-        InvalidTicket, InvalidRecipe, TooLarge: with a JSON pointer for each problem.
+        InvalidArchitecture: the network's name is none.
         StorageFull, StorageFailed: nothing was stored.
     """
-    ticket = Ticket.from_bytes(data, limits)
-    check_recipe(ticket)
-    file_digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    fields = describe(ticket, data, file_digest)
-    storage.put(ticket_key(file_digest), data)
-    return StoredTicket(ticket, fields, file_digest, len(data))
+    check_network(checked.architecture.name, "/architecture/name")
+    storage.put(ticket_key(checked.file_digest), data, durable=True)
 
 
-def insert_listing(session: Session, stored: StoredTicket, publication: Publication) -> tuple[Listing, bool]:
+def insert_listing(
+    session: Session, checked: CheckedTicket, publication: Publication
+) -> tuple[Listing, bool]:
     """List a stored ticket as `owner/name`; of two that do so at once, both get the one row.
 
     Returns:
@@ -146,26 +118,39 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
     if visibility not in VISIBILITIES:
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
-    digest = stored.ticket.digest
-    values = stored.fields | {
+    fields = checked.fields
+    digest = fields["digest"]
+    exam = exam_key(fields["manifest"], digest, checked.file_digest)
+    values = fields | {
         "owner_id": owner.id,
         "name": name,
         "visibility": visibility,
         "job_id": publication.job_id,
-        "origin": find_origin(session, digest, stored.ticket.task),
-        "blob_id": _keep_blob(session, stored),
-        "architecture_id": keep_architecture(session, stored.ticket.architecture).id,
+        "exam_key": exam,
+        "origin": find_origin(session, digest, fields["task"]),
+        "blob_id": _keep_blob(session, checked),
+        "architecture_id": keep_architecture(session, checked.architecture),
+        "sort_accuracy": UNMEASURED,
+        "sort_gap": UNMEASURED,
+        "accuracy_band": UNMEASURED_BAND,
+        "density_band": band_of_density(fields["density"]),
+        "is_copy": False,
+        "downloads": 0,
+        "tags": [],
+        "version": 1,
+        "created_at": utc_now(),
     }
     created = insert_if_absent(session, Listing, **values)
     if created:
-        refresh_listings(session, stored.fields["exam_key"])
+        refresh_listings(session, exam)
     row = get_own(session, owner, name)
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if created:
         session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
+        note_change(session, "published", [row.id])
         keep_words(session, row, owner.name)
-        _keep_sketch(session, row, stored.ticket)
+        _keep_sketch(session, row, checked.sketch)
     return row, created
 
 
@@ -179,100 +164,19 @@ def fill_fingerprints(session: Session, storage: Storage, limits: Limits) -> int
         row.fingerprint = fingerprint(ticket)
         if row.fingerprint is not None:
             filled += 1
-            _keep_sketch(session, row, ticket)
+            _keep_sketch(session, row, sketch(ticket))
             touch_copies(session, row)
     return filled
 
 
-def _keep_sketch(session: Session, row: Listing, ticket: Ticket) -> None:
-    for number in sketch(ticket):
-        insert_if_absent(session, TicketSketch, number=number, ticket_id=row.id)
+def _keep_sketch(session: Session, row: Listing, numbers: Sequence[int]) -> None:
+    insert_all_absent(session, TicketSketch, [{"number": one, "ticket_id": row.id} for one in numbers])
 
 
-def _keep_blob(session: Session, stored: StoredTicket) -> int:
-    fields = {"digest": stored.file_digest, "size_bytes": stored.size_bytes, "media_type": MEDIA_TYPE}
+def _keep_blob(session: Session, checked: CheckedTicket) -> int:
+    fields = {"digest": checked.file_digest, "size_bytes": checked.size_bytes, "media_type": MEDIA_TYPE}
     insert_if_absent(session, Blob, created_at=utc_now(), **fields)
-    return session.scalars(select(Blob.id).where(Blob.digest == stored.file_digest)).one()
-
-
-def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
-    """Compute the column values of the listing of a ticket.
-
-    Args:
-        data: the file that the ticket was read from.
-        file_digest: of those bytes.
-
-    Raises:
-        InvalidTicket: a text or a number that no database keeps.
-    """
-    provenance = ticket.provenance
-    check_network(ticket.architecture.name, "/architecture/name")
-    fields = {
-        "digest": ticket.digest,
-        "fingerprint": fingerprint(ticket),
-        "task": ticket.task,
-        "architecture_name": ticket.architecture.name,
-        "family": ticket.architecture.family,
-        "method": _short_text(provenance.get("method")),
-        "level": _level(provenance.get("level")),
-        "parent_digest": _digest(provenance.get("parent")),
-        "license": ticket.license,
-        "description": ticket.description,
-        "initial_kind": ticket.start.kind,
-        "rewind_step": ticket.start.rewind_step,
-        "density": ticket.density,
-        "kept": ticket.kept,
-        "total": ticket.total,
-        "kept_parameters": ticket.kept_parameters,
-        "parameters": ticket.architecture.parameter_count,
-        "flops": ticket.flops(),
-        "speedup": ticket.architecture.flops() / max(1, ticket.flops()),
-        "density_band": band_of_density(ticket.density),
-    }
-    _refuse_unstorable(fields)
-    unset = {"tags": [], "version": 1, "is_copy": False, "downloads": 0}
-    unset |= {"sort_accuracy": UNMEASURED, "sort_gap": UNMEASURED, "accuracy_band": UNMEASURED_BAND}
-    manifest = json.loads(read_container(data)[0]["manifest"])
-    fields["exam_key"] = exam_key(manifest, ticket.digest, file_digest)
-    lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(warnings_of(ticket))}
-    return fields | unset | lists | {"created_at": utc_now()}
-
-
-def warnings_of(ticket: Ticket) -> Iterator[str]:
-    """Yield the oddities of a valid ticket."""
-    yield from find_warnings(ticket)
-    if ticket.task not in tasks.built_in_names():
-        yield f"the task {ticket.task!r} is not known here, so nobody can verify it here"
-
-
-def _refuse_unstorable(fields: Json) -> None:
-    """Refuse a NUL character in a text, which PostgreSQL does not keep, and operations past 64 bits.
-
-    Raises:
-        InvalidTicket: with a pointer for each.
-    """
-    problems = [
-        Problem(f"/{name}", "nul-character", "a NUL character, which no database keeps")
-        for name, value in fields.items()
-        if isinstance(value, str) and "\0" in value
-    ]
-    if fields["flops"] >= MOST_FLOPS:
-        detail = f"one forward pass takes {fields['flops']} operations, expected less than {MOST_FLOPS}"
-        problems.append(Problem("/architecture", "too-large", detail))
-    if problems:
-        raise InvalidTicket(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
-
-
-def _short_text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= 100 else None
-
-
-def _level(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value <= 10_000 else None
-
-
-def _digest(value: object) -> str | None:
-    return value if isinstance(value, str) and _DIGEST.fullmatch(value) else None
+    return session.scalars(select(Blob.id).where(Blob.digest == checked.file_digest)).one()
 
 
 def check_key(session: Session, account: Account, key: str | None, request: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -35,15 +35,17 @@ from app.evaluations.service import count_exams, list_evaluations
 from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
 from app.tickets.conditions import Search
+from app.tickets.downloads import find_bytes, find_file
 from app.tickets.files import (
     Export,
     Upload,
     describe_upload,
+    exits_of,
     export_file,
     limits_of,
     matches,
     receive_ticket,
-    ticket_file,
+    serve,
 )
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, check_key, check_name, insert_listing, store_blob
@@ -124,11 +126,36 @@ def list_tickets(
     **problems(404, 416),
 })  # fmt: skip
 def get_file(
-    request: Request, ticket: TicketReference, session: SessionDep, reader: Reader, storage: StorageDep
+    request: Request,
+    ticket: TicketReference,
+    session: SessionDep,
+    reader: Reader,
+    storage: StorageDep,
+    settings: SettingsDep,
 ) -> Response:
     """The .ticket file: If-None-Match, Range and If-Range work."""
-    row = get_ticket(session, ticket, reader)
-    return ticket_file(request, storage, row, is_immutable=not is_digest(ticket))
+    download = find_file(session, ticket, reader).download
+    return serve(request, storage, download, exits_of(settings))
+
+
+@router.get("/files/{file_sha256}", operation_id="get_file", response_class=Response, responses={
+    200: binary(MEDIA_TYPE, "The file; its ETag is the sha256 of its bytes."),
+    206: binary(MEDIA_TYPE, "The range that was asked for."),
+    304: {"description": "Not modified"},
+    **problems(404, 416),
+})  # fmt: skip
+@router.head("/files/{file_sha256}", include_in_schema=False)
+def get_file_of_bytes(
+    request: Request,
+    file_sha256: Annotated[str, Path(description="`sha256:` and 64 hex digits, of the file's bytes")],
+    session: SessionDep,
+    reader: Reader,
+    storage: StorageDep,
+    settings: SettingsDep,
+) -> Response:
+    """A .ticket file by the sha256 of its bytes, as long as some listing that you may see has it."""
+    download = find_bytes(session, file_sha256, reader).download
+    return serve(request, storage, download, exits_of(settings))
 
 
 @router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response,
@@ -266,6 +293,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     "/tickets",
     operation_id="create_ticket",
     status_code=201,
+    response_model=TicketResponse,
     responses={
         200: {"description": "It was published before", "model": TicketResponse},
         **problems(400, 401, 403, 409, 413, 415, 422, 507),
@@ -274,17 +302,16 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
 )
 async def create_ticket(
     request: Request,
-    response: Response,
     caller: Publisher,
     settings: SettingsDep,
     storage: StorageDep,
-    session: SessionDep,
+    database: DatabaseDep,
     name: Annotated[
         str | None, Query(max_length=140, description="with a raw body: the ticket's name")
     ] = None,
     visibility: Annotated[Visibility | None, Query(description="with a raw body")] = None,
     idempotency_key: IdempotencyKey = None,
-) -> TicketResponse:
+) -> Response:
     """Publish a ticket file, as a form or as the body itself.
 
     The same ticket under the same name again is 200 and changes nothing; another one is 409.
@@ -292,20 +319,29 @@ async def create_ticket(
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
     asked = {"name": fields.name, "visibility": fields.visibility or "public"}
+    caller.need_name(check_name(caller.account, fields.name))
+    checked = await request.app.state.checker.check(upload.data)
 
-    def publish() -> TicketResponse:
-        caller.need_name(check_name(caller.account, fields.name))
-        stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
-        check_key(session, caller.account, idempotency_key, asked | {"file": stored.file_digest})
-        row, created = insert_listing(session, stored, Publication(caller.account, **asked))
-        response.status_code = 201 if created else 200
+    def publish() -> Response:
+        store_blob(storage, upload.data, checked)  # before the first lock is taken
+        with database.write() as session:
+            check_key(session, caller.account, idempotency_key, asked | {"file": checked.file_digest})
+            row, created = insert_listing(session, checked, Publication(caller.account, **asked))
+        with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
+            body = _ticket_response(session, row, caller.account)
         where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
-        body = _ticket_response(session, row, caller.account)
-        response.headers.update({"Location": where, "ETag": _tag(body, row)})
-        return body
+        return _json_response(body, row, 201 if created else 200, {"Location": where})
 
     line: Line = request.app.state.publishing
     return await line.run(publish)
+
+
+def _json_response(
+    body: ResponseModel, row: Listing | None, status: int, headers: dict[str, str]
+) -> Response:
+    """Return a body, written once, with its ETag."""
+    text = body.model_dump_json()
+    return Response(text, status, headers | {"ETag": etag(text, row)}, "application/json")
 
 
 def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:

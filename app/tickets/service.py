@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, upd
 from sqlalchemy.orm import Session, aliased, joinedload, undefer
 
 from app.accounts.models import Account
+from app.changes.service import note_change
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
@@ -123,6 +124,8 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
     listings that are not yanked are ever named, whoever asks.
     """
     rows = list(rows)
+    if not rows:
+        return {}
     is_open = and_(visible_to(None), Listing.yanked_at.is_(None))
     digests, prints = ({getattr(row, name) for row in rows} - {None} for name in ("digest", "fingerprint"))
     firsts = [
@@ -196,6 +199,7 @@ def update_card(session: Session, row: Listing, changes: Json, if_match: str | N
         session.add_all(TicketTag(tag=tag, ticket_id=row.id) for tag in row.tags)
     keep_words(session, row, row.owner.name)
     row.version += 1
+    note_change(session, "card", [row.id])
     session.flush()
 
 
@@ -240,6 +244,7 @@ def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None)
     """Hide a listing from search, with a reason; who knows it still gets it. Again: a new reason."""
     assert reason in YANK_REASONS
     row.yanked_at, row.yank_reason, row.yank_detail = utc_now(), reason, detail
+    note_change(session, "yanked", [row.id])
     touch_copies(session, row)
 
 
@@ -247,6 +252,7 @@ def unyank_ticket(session: Session, row: Listing) -> None:
     """Show a yanked listing in search again."""
     if row.yanked_at is not None:
         row.yanked_at = row.yank_reason = row.yank_detail = None
+        note_change(session, "unyanked", [row.id])
         touch_copies(session, row)
 
 

@@ -48,8 +48,9 @@ def _root(
 
 
 _VERBS: tuple[Callable[..., None], ...] = (
-    *(up.up, processes.serve, processes.worker, processes.migrate),
+    *(up.up, processes.serve, processes.worker, processes.migrate, processes.dump),
     *(tickets.search, tickets.show, tickets.diff, tickets.cite, tickets.pull, tickets.push, tickets.yank),
+    *(tickets.unyank, tickets.mirror),
     *(
         experiments.find,
         verify.verify,

@@ -27,9 +27,12 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that answer requests.")] = None,
+    from_mirror: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve what `nirvana mirror` copied there, read only.")
+    ] = None,
 ) -> None:
     """Run the service."""
-    options = [("--host", host), ("--port", port), ("--workers", workers)]
+    options = [("--host", host), ("--port", port), ("--workers", workers), ("--from-mirror", from_mirror)]
     arguments = [str(part) for option in options if option[1] is not None for part in option]
     become("app", "serve", *arguments)
 
@@ -42,6 +45,16 @@ def worker() -> None:
 def migrate() -> None:
     """Bring the database to this version."""
     become("app", "migrate")
+
+
+def dump(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder; default: the blob store, where /dumps shows it."),
+    ] = None,
+) -> None:
+    """Write everything that is public here, as files: tickets, verdicts, hashes of all ticket files."""
+    become("app", "dump", *(() if out is None else ("--out", str(out))))
 
 
 def reverify(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nirvana.format.lint import LintReport
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
-Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:..., or a .ticket file.")]
+Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:..., hf://... or a file.")]
 
 
 def search(
@@ -167,13 +167,17 @@ def pull(
 ) -> None:
     """Download a ticket, checked, to a file; it is kept in the cache as well."""
     from nirvana.client.api import fetch, parse_reference
+    from nirvana.client.hub import fetch_from_hub, is_hub, parse_hub
     from nirvana.files import write_atomically
     from nirvana.format.ticket import Ticket
 
     output = Output(json, quiet)
-    endpoint, reference = parse_reference(name)
-    with Watch(output) as watch:
-        content = fetch(reference, endpoint, lambda done: watch({"kind": "download", "done": done}))
+    if is_hub(name):
+        content, reference = fetch_from_hub(name), parse_hub(name)[0]
+    else:
+        endpoint, reference = parse_reference(name)
+        with Watch(output) as watch:
+            content = fetch(reference, endpoint, lambda done: watch({"kind": "download", "done": done}))
     file_name = reference.rsplit("/", 1)[-1].replace("sha256:", "") + ".ticket"
     target = out / file_name if out is not None and out.is_dir() else out or Path(file_name)
     write_atomically(target, content)
@@ -189,21 +193,32 @@ def pull(
 
 def push(
     file: Annotated[Path, typer.Argument(help="The .ticket file.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")] = "",
+    to: Annotated[
+        str, typer.Option(help="hf://org/name: to the Hugging Face Hub as well, or alone without --name.")
+    ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Publish a .ticket file under your account. Doing it again with the same file and name is no error."""
-    from nirvana.client.rest import Client
+    from nirvana.client.api import push as publish
     from nirvana.format.ticket import Ticket
 
+    if not name and not to:
+        raise typer.BadParameter("a ticket needs a place: --name in the registry, or --to hf://org/name")
     Ticket.read(file)
     output = Output(json, quiet)
-    with Client() as client:
-        published = client.publish(file.read_bytes(), name)
+    published = publish(file, name, to=to)
     if copy_of := published.get("copy_of"):
         output.say(f"warning: a copy of {copy_of}, which was published first, and listed as one")
-    output.data(published, lambda: print(f"{full_name(published)} {published['digest']}"))
+    output.data(published, lambda: _print_places(published))
+
+
+def _print_places(published: JsonObject) -> None:
+    if "digest" in published:
+        print(f"{full_name(published)} {published['digest']}")
+    if hub := published.get("hub"):
+        print(f"{hub['url']} {hub['digest']}")
 
 
 def yank(
@@ -344,5 +359,45 @@ def verify_kept(json: Json = False, quiet: Quiet = False) -> None:
     intact = len(listed) - len(damaged)
     counts = {"intact": intact, "damaged": damaged}
     output.data(counts, lambda: print(f"{intact} intact, {len(damaged)} damaged and removed"))
+    if damaged:
+        raise typer.Exit(4)
+
+
+def unyank(name: Name, json: Json = False, quiet: Quiet = False) -> None:
+    """Show your yanked ticket in search again."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    with Client(endpoint) as client:
+        shown = client.unyank(reference)
+    Output(json, quiet).data(shown, lambda: print(f"unyanked {name}"))
+
+
+def mirror(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Address of the registry.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the mirror.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Read what is there again afterwards; 4 when it is damaged.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy a registry's public tickets, files and verdicts, checked; run again, it takes what is new."""
+    from dataclasses import asdict
+
+    from nirvana.client.mirror import Mirror
+    from nirvana.client.rest import Client
+
+    output, kept = Output(json, quiet), Mirror(folder)
+    with Client(source, token="") as client:  # what anybody sees
+        serial = kept.follow(client, output.say)
+    damaged = list(kept.check()) if check else []
+    for line in damaged:
+        output.say(line)
+    counts = asdict(kept.counts)
+    result = {"registry": source, "serial": serial, "damaged": damaged} | counts
+    words = ", ".join(f"{count} {name}" for name, count in counts.items())
+    output.data(result, lambda: print(f"up to change {serial}: {words}"))
     if damaged:
         raise typer.Exit(4)

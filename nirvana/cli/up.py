@@ -41,11 +41,17 @@ def up(
             "--demo", "--once", help="In a throw-away home; do the first job, then stop. 0 if it won."
         ),
     ] = False,
+    from_mirror: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Serve a mirror there, read only, without a worker.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Start a registry on this machine; on an empty database, find and verify a first ticket."""
     output = Output(json, quiet)
+    if from_mirror is not None:
+        free = str(_free_port(8000 if port is None else port, output))
+        processes.become("app", "serve", "--from-mirror", str(from_mirror), "--port", free)
     if demo:
         raise typer.Exit(run_demo(output))
     run_up(output, 8000 if port is None else port)

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nirvana import environment
+from nirvana.client import hub
 from nirvana.client.cache import DIGEST, NAME, Cache
 from nirvana.client.filters import Value
-from nirvana.errors import InvalidName, InvalidTicket, JsonObject, NetworkError, NotFound
+from nirvana.errors import Invalid, InvalidName, InvalidTicket, JsonObject, NetworkError, NotFound
 from nirvana.format.ticket import Ticket
 
 OnBytes = Callable[[int], None]
@@ -21,7 +22,8 @@ def load(source: str | Path, *, endpoint: str | None = None, on_bytes: OnBytes |
     """Load a ticket, ready to use.
 
     Args:
-        source: a file, `owner/name`, `sha256:...`, or `ticket://[service/]owner/name` or `ticket://sha256:...`.
+        source: a file, `owner/name`, `sha256:...`, `ticket://[service/]owner/name` or `ticket://sha256:...`,
+            or `hf://org/name[@revision]`, a repository of the Hugging Face Hub (extra `hub`).
             What was downloaded before is kept: a digest then costs no request, a name one without a file.
         on_bytes: called with the number of bytes downloaded so far.
 
@@ -34,6 +36,8 @@ def load(source: str | Path, *, endpoint: str | None = None, on_bytes: OnBytes |
         if not Path(source).is_file():
             raise NotFound(f"no such file: {source}")
         return Ticket.read(Path(source))
+    if hub.is_hub(source):
+        return Ticket.from_bytes(hub.fetch_from_hub(source))
     endpoint, name = parse_reference(source, endpoint)
     return Ticket.from_bytes(fetch(name, endpoint, on_bytes))
 
@@ -102,16 +106,27 @@ def search(
         yield from client.search(limit=limit, cursor=cursor, **filters)
 
 
-def push(ticket: Ticket | str | Path, name: str, *, endpoint: str | None = None) -> JsonObject:
+def push(
+    ticket: Ticket | str | Path, name: str = "", *, endpoint: str | None = None, to: str = ""
+) -> JsonObject:
     """Publish a ticket or a .ticket file as `owner/name`, or as `name` under your own account.
 
+    Args:
+        to: `hf://org/name`: publish it there as well, or there alone where there is no `name`.
+
     Raises:
+        Invalid: neither `name` nor `to`.
         InvalidTicket: the file breaks a rule of the format.
         NameTaken: `owner/name` names another ticket.
         Unauthenticated, MissingScope: no token, or one that may not publish.
     """
     from nirvana.client.rest import Client
 
+    if not name and not to:
+        raise Invalid("a ticket needs a place: a name in the registry, or hf://org/name")
     content = ticket.to_bytes() if isinstance(ticket, Ticket) else Path(ticket).read_bytes()
-    with Client(endpoint) as client:
-        return client.publish(content, name)
+    published: JsonObject = {}
+    if name:
+        with Client(endpoint) as client:
+            published = client.publish(content, name)
+    return published | ({"hub": hub.push_to_hub(content, to)} if to else {})

@@ -10,13 +10,14 @@ from urllib.parse import quote
 
 from nirvana import environment
 from nirvana.client.filters import Value, query_of
-from nirvana.client.transport import Arguments, Transport
+from nirvana.client.transport import Arguments, Transport, with_jitter
 from nirvana.errors import JsonObject as Json
 from nirvana.errors import NetworkError, NirvanaError
 
 TICKET_MEDIA_TYPE = "application/vnd.nirvana.ticket"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 _RESUMES = 20
+_FRESH_TRIES = 2  # of a download of which nothing has come yet
 _STREAM_PAUSE_SECONDS = 0.2
 
 
@@ -25,7 +26,7 @@ class Client:
 
     Args:
         endpoint: its address; None: NIRVANA_ENDPOINT, by default http://127.0.0.1:8000.
-        token: bearer token; None: NIRVANA_TOKEN, by default what `nirvana login` kept.
+        token: bearer token; None: NIRVANA_TOKEN, by default what `nirvana login` kept; "": nobody's.
 
     Every method raises `NetworkError` where the service is not reached, and the same class of `NirvanaError`
     that the service raised where it refuses.
@@ -33,7 +34,7 @@ class Client:
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         self.endpoint = (endpoint or environment.endpoint()).rstrip("/")
-        self._transport = Transport(self.endpoint, token or environment.token())
+        self._transport = Transport(self.endpoint, environment.token() if token is None else token)
 
     def __enter__(self) -> Client:
         return self
@@ -113,13 +114,22 @@ class Client:
             etag: sha256:hex of a file already here; None comes back when the service still has the same.
             on_bytes: called with the number of bytes so far.
         """
+        return self._resumed(f"{ticket_path(name)}/file", etag, on_bytes)
+
+    def download_file(self, file_digest: str, on_bytes: Callable[[int], None] | None = None) -> bytes:
+        """Download a .ticket file by the sha256 of its bytes, as `download` does."""
+        content = self._resumed(f"/files/{quote(file_digest, safe=':')}", None, on_bytes)
+        assert content is not None  # nobody asked whether it is still the same
+        return content
+
+    def _resumed(self, path: str, etag: str | None, on_bytes: Callable[[int], None] | None) -> bytes | None:
         body, validator = bytearray(), ""
         for attempt in range(_RESUMES):
             headers = {"If-None-Match": f'"{etag}"'} if etag else {}
             if body and validator:
                 headers = {"Range": f"bytes={len(body)}-", "If-Range": validator}
             try:
-                with self._transport.stream(f"{ticket_path(name)}/file", headers=headers) as response:
+                with self._transport.stream(path, headers=headers) as response:
                     if response.status_code == 304:
                         return None
                     if response.status_code != 206:
@@ -131,9 +141,9 @@ class Client:
                             on_bytes(len(body))
                 return bytes(body)
             except NetworkError:
-                if not body or attempt == _RESUMES - 1:
+                if (not body and attempt >= _FRESH_TRIES) or attempt == _RESUMES - 1:
                     raise
-                time.sleep(min(0.1 * 2**attempt, 5.0))
+                time.sleep(with_jitter(min(0.1 * 2**attempt, 5.0)))
         raise AssertionError("unreachable")
 
     def publish(self, data: bytes, name: str, idempotency_key: str | None = None, **fields: str) -> Json:
@@ -192,6 +202,10 @@ class Client:
     def attest(self, name: str) -> Json:
         """Ask for a ticket's search to be run again; return the job that does it."""
         return self._post(f"{ticket_path(name)}/attestations")
+
+    def changes(self, since: int = 0, limit: int = 1000) -> Json:
+        """Return a page of what happened to listings after a serial: `items`, `last_serial`, `has_more`."""
+        return self._get("/changes", params={"since": since, "limit": limit})
 
     # tasks and architectures
 

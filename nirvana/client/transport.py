@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -167,5 +168,10 @@ class Transport:
 
 def _wait_seconds(response: httpx.Response, attempt: int) -> float:
     asked = response.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdigit() else 0.5 * 2**attempt
+    wait = float(asked) if asked.isdigit() else with_jitter(0.5 * 2**attempt)
     return min(wait, _MOST_WAIT_SECONDS)
+
+
+def with_jitter(seconds: float) -> float:
+    """Return between half of a wait and all of it, so that those who failed together do not come together."""
+    return seconds * random.uniform(0.5, 1.0)

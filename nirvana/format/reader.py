@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +22,8 @@ from nirvana.format.initial import SCHEME, Initial, Values, value_names, value_s
 from nirvana.format.manifest import FORMAT, InitialFields, Manifest, check_manifest, refuse
 from nirvana.format.masks import Mask, decode, mask_sha256
 from nirvana.networks.architecture import MAX_PARAMETERS, Architecture
+
+MOST_KEPT_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,15 @@ class Parts:
 
     Attributes:
         masks: without those that keep every element.
+        values: name -> the initial values that were checked, pruned elements +0, so that nobody need draw
+            them again; empty where they are many.
     """
 
     manifest: Manifest
     architecture: Architecture
     masks: dict[str, Mask]
     start: Initial
+    values: dict[str, Values] = field(default_factory=dict)
 
 
 def check_size(size: int, limits: Limits) -> None:
@@ -208,6 +213,8 @@ def _digest_problems(parts: Parts) -> Iterator[Problem]:
             yield Problem(f"/initial/{name}", "not-finite", detail)
             continue
         digest = value_sha256(values)
+        if parts.architecture.parameter_count <= MOST_KEPT_VALUES:
+            parts.values[name] = values
         if digest != start.sha256[name]:
             source = "stored" if stored is not None else f"drawn from the seed by {start.scheme}"
             detail = (

@@ -123,7 +123,7 @@ class Ticket:
         """
         parts = read_parts(data, limits)
         manifest = parts.manifest
-        return cls(
+        ticket = cls(
             parts.architecture,
             tuple(manifest["prunable"]),
             parts.masks,
@@ -136,6 +136,9 @@ class Ticket:
             tuple(manifest.get("authors", ())),
             manifest.get("description"),
         )
+        if parts.values:
+            vars(ticket)["initial"] = ticket._read_only(parts.values)
+        return ticket
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Ticket:
@@ -280,10 +283,12 @@ class Ticket:
     def initial(self) -> Mapping[str, Values]:
         """The initial values to look at: name -> float32 of the parameter's shape, pruned elements 0; read
         only."""
-        values = self.initial_values()
+        return self._read_only(dict(self.start.values(self.architecture, self.masks)))
+
+    def _read_only(self, values: Mapping[str, Values]) -> Mapping[str, Values]:
         for array in values.values():
             array.flags.writeable = False
-        return MappingProxyType(values)
+        return MappingProxyType({name: values[name] for name in self.value_names})
 
     def initial_values(self) -> dict[str, Values]:
         """Return the initial values to train from: fresh arrays at each call."""

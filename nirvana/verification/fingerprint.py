@@ -127,7 +127,7 @@ def _too_large(architecture: Architecture) -> bool:
 
 
 def _output_units(ticket: Ticket) -> Units | None:
-    architecture, values = ticket.architecture, ticket.initial_values()
+    architecture, values = ticket.architecture, ticket.initial
     units = {"": Units(_number("input", list(architecture.input)), None)}
     shapes = {"": tuple(architecture.input)} | architecture.shapes
     before: list[str] = []

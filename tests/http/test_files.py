@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 
 import numpy as np
 import pytest
+from obstore.store import MemoryStore, S3Store
 from safetensors.numpy import load
+from sqlalchemy import update
 
+from app.storage import Storage
+from app.tickets.downloads import KNOWN_SECONDS, LARGEST_KEPT
+from app.tickets.models import Listing
 from nirvana.exports import export_ticket
 from nirvana.format.ticket import Ticket
 from tests.factories import make_ticket
@@ -137,3 +143,77 @@ def test_two_files_of_one_ticket_each_come_back_as_they_were(published: Registry
     published.publish(other, "mine", by="bob")
     assert published.http.get("/api/v1/tickets/bob/mine/file").content == other
     assert published.http.get(FILE).content == DATA
+
+
+def test_a_file_comes_back_by_the_sha256_of_its_bytes(published: Registry) -> None:
+    path = f"/api/v1/files/{FILE_DIGEST}"
+    answer = published.http.get(path)
+    assert (answer.status_code, answer.content) == (200, DATA)
+    assert "immutable" in answer.headers["cache-control"]
+    assert published.http.head(path).headers["content-length"] == str(len(DATA))
+    problem(published.http.get(f"/api/v1/files/sha256:{'0' * 64}"), 404, "not-found")
+    problem(published.http.get("/api/v1/files/none"), 404, "not-found")
+
+
+def test_who_names_the_bytes_hears_that_they_are_the_same_without_a_database(published: Registry) -> None:
+    published.database.engine.dispose()
+    asked = f"sha256:{'0' * 64}"  # nobody has these bytes here, and saying so would need a look
+    answer = published.http.get(f"/api/v1/files/{asked}", headers={"If-None-Match": f'"{asked}"'})
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+def test_a_private_file_is_its_owner_s_alone_by_name_and_by_bytes(registry: Registry) -> None:
+    registry.publish(DATA, "secret", visibility="private")
+    for path in ("/api/v1/tickets/ada/secret/file", f"/api/v1/files/{FILE_DIGEST}"):
+        problem(registry.http.get(path), 404, "not-found")
+        problem(registry.http.get(path, headers=registry.bearer("bob")), 404, "not-found")
+        answer = registry.http.get(path, headers=registry.bearer("ada"))
+        assert answer.content == DATA
+        assert answer.headers["cache-control"].startswith("private")
+
+
+def test_a_file_that_became_private_is_soon_not_handed_out(published: Registry) -> None:
+    assert published.http.get(FILE).status_code == 200
+    with published.database.write() as session:
+        session.execute(update(Listing).values(visibility="private"))
+    time.sleep(KNOWN_SECONDS)
+    problem(published.http.get(FILE), 404, "not-found")
+
+
+def test_a_head_has_the_headers_of_the_file_and_no_body(published: Registry) -> None:
+    head, full = published.http.head(FILE), published.http.get(FILE)
+    same = ("etag", "content-length", "content-disposition", "cache-control", "accept-ranges")
+    assert {name: head.headers[name] for name in same} == {name: full.headers[name] for name in same}
+    assert head.content == b""
+
+
+def test_a_large_file_is_streamed_and_its_ranges_too(registry: Registry) -> None:
+    data = make_ticket("mlp-1200", density=0.9, stored=True).to_bytes()
+    assert len(data) > LARGEST_KEPT
+    registry.publish(data, "big")
+    path = "/api/v1/tickets/ada/big/file"
+    for _ in range(2):  # the second time it is known where it lies
+        assert registry.http.get(path).content == data
+        part = registry.http.get(path, headers={"Range": "bytes=300000-600000"})
+        assert (part.status_code, part.content) == (206, data[300_000:600_001])
+
+
+def test_a_server_in_front_is_told_where_a_large_file_lies(make_registry: MakeRegistry) -> None:
+    registry = make_registry(accel_prefix="/_blobs/")
+    data = make_ticket("mlp-1200", density=0.9, stored=True).to_bytes()
+    registry.publish(data, "big")
+    answer = registry.http.get("/api/v1/tickets/ada/big/file")
+    key = answer.headers["x-accel-redirect"].removeprefix("/_blobs/")
+    assert registry.storage.get(key) == data
+    assert answer.headers["content-disposition"] == 'attachment; filename="ada-big.ticket"'
+    assert answer.content == b""
+    assert registry.http.head("/api/v1/tickets/ada/big/file").headers["content-length"] == str(len(data))
+
+
+def test_a_store_that_can_sign_hands_out_large_files_itself() -> None:
+    store = S3Store("bucket", region="eu-west-1", access_key_id="key", secret_access_key="secret")
+    signed = Storage(store).sign("tickets/ab/x.ticket", 60)
+    assert signed is not None
+    assert signed.startswith("https://")
+    assert "X-Amz-Expires=60" in signed
+    assert Storage(MemoryStore()).sign("x", 60) is None  # it has no address, and the service sends the bytes

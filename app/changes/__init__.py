@@ -1,0 +1,1 @@
+"""Changes: an append-only log of everything that a mirror must follow."""

@@ -1,0 +1,1 @@
+"""Dumps: everything that is public, as files."""

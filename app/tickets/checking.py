@@ -1,0 +1,210 @@
+"""What a ticket file says, checked in processes of their own.
+
+Drawing all initial values again takes most of the processor time of a publish, and keeps Python's one lock:
+done in the service's own threads it would let every other request wait. This module imports no database and
+no web framework, so that a checking process is small.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import multiprocessing
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+
+import anyio
+import anyio.to_thread
+
+from nirvana import tasks
+from nirvana.errors import InvalidTicket, Problem, Unavailable
+from nirvana.errors import JsonObject as Json
+from nirvana.format.container import read_container
+from nirvana.format.lint import find_warnings
+from nirvana.format.reader import Limits
+from nirvana.format.ticket import Ticket
+from nirvana.networks.architecture import Architecture
+from nirvana.training.schedule import check_recipe
+from nirvana.verification.fingerprint import fingerprint, sketch
+
+MOST_FLOPS = 2**63  # of one forward pass: what a column holds
+MOST_THREADS = 2  # of checks without processes: each may take some hundred megabytes
+TASKS_OF_A_CHILD = 1000  # after which another takes its place
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class CheckedTicket:
+    """A valid ticket file.
+
+    Attributes:
+        fields: the statistics of its listing, computed from the file.
+        sketch: `nirvana.verification.fingerprint.sketch`.
+        file_digest: sha256:hex of the file's bytes.
+    """
+
+    architecture: Architecture
+    fields: Json
+    sketch: list[int]
+    file_digest: str
+    size_bytes: int
+
+
+def check_file(data: bytes, limits: Limits) -> CheckedTicket:
+    """Read a ticket file and its recipe, and compute what its listing says of it.
+
+    Raises:
+        InvalidTicket, InvalidRecipe, TooLarge: with a JSON pointer for each problem.
+    """
+    ticket = Ticket.from_bytes(data, limits)
+    check_recipe(ticket)
+    file_digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    return CheckedTicket(ticket.architecture, describe(ticket, data), sketch(ticket), file_digest, len(data))
+
+
+def describe(ticket: Ticket, data: bytes) -> Json:
+    """Compute the column values of a ticket's listing that follow from its file.
+
+    Args:
+        data: the file that the ticket was read from.
+
+    Raises:
+        InvalidTicket: a text or a number that no database keeps.
+    """
+    provenance = ticket.provenance
+    fields = {
+        "digest": ticket.digest,
+        "fingerprint": fingerprint(ticket),
+        "task": ticket.task,
+        "architecture_name": ticket.architecture.name,
+        "family": ticket.architecture.family,
+        "method": _short_text(provenance.get("method")),
+        "level": _level(provenance.get("level")),
+        "parent_digest": _digest(provenance.get("parent")),
+        "license": ticket.license,
+        "description": ticket.description,
+        "initial_kind": ticket.start.kind,
+        "rewind_step": ticket.start.rewind_step,
+        "density": ticket.density,
+        "kept": ticket.kept,
+        "total": ticket.total,
+        "kept_parameters": ticket.kept_parameters,
+        "parameters": ticket.architecture.parameter_count,
+        "flops": ticket.flops(),
+        "speedup": ticket.architecture.flops() / max(1, ticket.flops()),
+    }
+    _refuse_unstorable(fields)
+    manifest = json.loads(read_container(data)[0]["manifest"])
+    lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(warnings_of(ticket))}
+    return fields | lists
+
+
+def warnings_of(ticket: Ticket) -> Iterator[str]:
+    """Yield the oddities of a valid ticket."""
+    yield from find_warnings(ticket)
+    if ticket.task not in tasks.built_in_names():
+        yield f"the task {ticket.task!r} is not known here, so nobody can verify it here"
+
+
+def _refuse_unstorable(fields: Json) -> None:
+    """Refuse a NUL character in a text, which PostgreSQL does not keep, and operations past 64 bits.
+
+    Raises:
+        InvalidTicket: with a pointer for each.
+    """
+    problems = [
+        Problem(f"/{name}", "nul-character", "a NUL character, which no database keeps")
+        for name, value in fields.items()
+        if isinstance(value, str) and "\0" in value
+    ]
+    if fields["flops"] >= MOST_FLOPS:
+        detail = f"one forward pass takes {fields['flops']} operations, expected less than {MOST_FLOPS}"
+        problems.append(Problem("/architecture", "too-large", detail))
+    if problems:
+        raise InvalidTicket(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
+
+
+def _short_text(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= 100 else None
+
+
+def _level(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= 10_000 else None
+
+
+def _digest(value: object) -> str | None:
+    return value if isinstance(value, str) and _DIGEST.fullmatch(value) else None
+
+
+class Checker:
+    """Checks ticket files, in processes that start with the first file.
+
+    Args:
+        processes: how many; 0: threads of this process.
+    """
+
+    def __init__(self, processes: int, limits: Limits) -> None:
+        self.processes, self.limits = processes, limits
+        self._pool: ProcessPoolExecutor | None = None
+        self._lock = Lock()
+        self._slots = anyio.CapacityLimiter(2 * processes or MOST_THREADS)  # one waits for each that is busy
+
+    async def check(self, data: bytes) -> CheckedTicket:
+        """Check a file as `check_file` does.
+
+        Raises:
+            InvalidTicket, InvalidRecipe, TooLarge: as in `check_file`.
+            Unavailable: the process that checked it died.
+        """
+        work = partial(self._check_elsewhere if self.processes else self._check_here, data)
+        return await anyio.to_thread.run_sync(work, limiter=self._slots)
+
+    def _check_here(self, data: bytes) -> CheckedTicket:
+        return check_file(data, self.limits)
+
+    def _check_elsewhere(self, data: bytes) -> CheckedTicket:
+        pool = self._open()
+        try:
+            return pool.submit(check_file, data, self.limits).result()
+        except BrokenProcessPool as error:
+            self._forget(pool)
+            raise Unavailable("The process that checks uploads died; nothing was stored.") from error
+
+    def _open(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                context = multiprocessing.get_context("forkserver")
+                context.set_forkserver_preload([__name__])
+                self._pool = ProcessPoolExecutor(
+                    self.processes, context, _die_with_parent, max_tasks_per_child=TASKS_OF_A_CHILD
+                )
+            return self._pool
+
+    def _forget(self, pool: ProcessPoolExecutor) -> None:
+        with self._lock:
+            if self._pool is pool:
+                self._pool = None
+        pool.shutdown(wait=False)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process with the one that forked it, which ends with the service; Ctrl-C is
+    the service's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

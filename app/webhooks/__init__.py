@@ -1,0 +1,1 @@
+"""Webhooks: the log of changes, sent to whoever asks for it."""

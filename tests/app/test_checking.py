@@ -1,0 +1,79 @@
+"""Uploads checked in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from app.tickets.checking import CheckedTicket, Checker, check_file
+from nirvana.errors import InvalidTicket, Unavailable
+from nirvana.format.reader import DEFAULT_LIMITS
+from tests.factories import make_ticket, put_together, take_apart
+
+DATA = make_ticket().to_bytes()
+
+
+@pytest.fixture
+def checker() -> Iterator[Checker]:
+    made = Checker(1, DEFAULT_LIMITS)
+    yield made
+    made.close()
+
+
+def check(checker: Checker, data: bytes) -> CheckedTicket:
+    return anyio.run(checker.check, data)
+
+
+def children() -> list[int]:
+    """The processes of the pool that check."""
+    mine = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        parent = int(status.read_text().rpartition(")")[2].split()[1])
+        if parent != os.getpid() and _parent(parent) == os.getpid():
+            mine.append(int(status.parent.name))
+    return mine
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def test_a_process_finds_what_a_thread_finds(checker: Checker) -> None:
+    assert check(checker, DATA) == check_file(DATA, DEFAULT_LIMITS)
+
+
+def test_a_bad_file_is_refused_with_its_pointers(checker: Checker) -> None:
+    manifest, arrays = take_apart(DATA)
+    name = next(iter(manifest["initial"]["sha256"]))
+    manifest["initial"]["sha256"][name] = "0" * 64
+    with pytest.raises(InvalidTicket) as refused:
+        check(checker, put_together(manifest, arrays))
+    assert [problem.pointer for problem in refused.value.errors] == [f"/initial/sha256/{name}"]
+
+
+def test_a_process_that_died_is_said_and_another_takes_its_place(checker: Checker) -> None:
+    check(checker, DATA)
+    for child in children():
+        os.kill(child, signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(Unavailable, match="died"):
+        check(checker, DATA)
+    assert check(checker, DATA).size_bytes == len(DATA)
+
+
+def test_its_processes_end_with_it() -> None:
+    checker = Checker(1, DEFAULT_LIMITS)
+    check(checker, DATA)
+    before = children()
+    checker.close()
+    assert before
+    assert not set(children()) & set(before)
