@@ -15,8 +15,8 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
-from app.architectures.service import check_name as check_network
-from app.architectures.service import keep_architecture
+from app.architectures.service import bound_name, keep_architecture
+from app.architectures.service import check_name as check_network_name
 from app.db import Json, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED
 from app.evaluations.origins import find_origin
@@ -25,6 +25,7 @@ from app.storage import Storage, ticket_key
 from app.tickets.models import VISIBILITIES, Blob, IdempotencyKey, Listing, TicketSketch, TicketTerm
 from app.tickets.search import terms_of
 from app.tickets.service import get_own, touch_copies
+from app.tickets.visibility import change_visibility
 from nirvana import tasks
 from nirvana.errors import (
     Forbidden,
@@ -53,13 +54,13 @@ class Publication:
 
     Attributes:
         name: the ticket's, with or without its owner's before it.
-        visibility: `public`, or `private`: only its owner sees it.
+        visibility: `public`, or `private`: only its owner sees it; None: as it is, public where it is new.
         job_id: the job that found it.
     """
 
     owner: Account
     name: str
-    visibility: str = "public"
+    visibility: str | None = None
     job_id: str | None = None
 
 
@@ -133,13 +134,16 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
 
     Raises:
         InvalidName, Forbidden, Invalid, NameTaken: as in `publish_ticket`.
+        Conflict: it is there and stays public, whatever visibility is asked for.
     """
-    owner, visibility = publication.owner, publication.visibility
+    owner, visibility = publication.owner, publication.visibility or "public"
     name = check_name(owner, publication.name)
     if visibility not in VISIBILITIES:
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
-    digest = stored.ticket.digest
+    digest, graph = stored.ticket.digest, stored.ticket.architecture
+    network, family = bound_name(graph, owner.name)
+    kept = keep_architecture(session, graph, network, family, is_public=visibility == "public")
     values = stored.fields | {
         "owner_id": owner.id,
         "name": name,
@@ -147,7 +151,9 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
         "job_id": publication.job_id,
         "origin": find_origin(session, digest, stored.ticket.task),
         "blob_id": _keep_blob(session, stored),
-        "architecture_id": keep_architecture(session, stored.ticket.architecture).id,
+        "architecture_id": kept.id,
+        "architecture_name": network,
+        "family": family,
     }
     created = insert_if_absent(session, Listing, **values)
     if created:
@@ -155,11 +161,22 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
     row = get_own(session, owner, name)
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
+    if not created and publication.visibility is not None:
+        change_visibility(session, row, visibility)
     if created:
         terms = [{"term": term, "ticket_id": row.id} for term in terms_of(row, owner.name)]
         session.execute(insert(TicketTerm), terms)
         _keep_sketch(session, row, stored.ticket)
     return row, created
+
+
+def find_left_out(row: Listing, stored: StoredTicket) -> list[str]:
+    """Return the members of a file's manifest that a listing does not take over when its ticket is published
+    again: they are those of the file that came first."""
+    if row.blob.digest == stored.file_digest:
+        return []
+    new, old = stored.fields["manifest"], row.manifest
+    return sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
 
 
 def fill_fingerprints(session: Session, storage: Storage, limits: Limits) -> int:
@@ -199,7 +216,7 @@ def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
         InvalidTicket: a text or a number that no database keeps.
     """
     provenance = ticket.provenance
-    check_network(ticket.architecture.name, "/architecture/name")
+    check_network_name(ticket.architecture.name, "/architecture/name")
     fields = {
         "digest": ticket.digest,
         "fingerprint": fingerprint(ticket),

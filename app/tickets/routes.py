@@ -42,7 +42,14 @@ from app.tickets.files import (
     ticket_file,
 )
 from app.tickets.models import Listing
-from app.tickets.publishing import Publication, check_key, check_name, insert_listing, store_blob
+from app.tickets.publishing import (
+    Publication,
+    check_key,
+    check_name,
+    find_left_out,
+    insert_listing,
+    store_blob,
+)
 from app.tickets.schemas import (
     CardChange,
     DigestResponse,
@@ -51,6 +58,7 @@ from app.tickets.schemas import (
     Lineage,
     LintResponse,
     NewListing,
+    PublishedResponse,
     TicketPage,
     TicketResponse,
     Visibility,
@@ -64,6 +72,7 @@ from app.tickets.search import Search, list_ancestors, list_children, search_tic
 from app.tickets.service import (
     etag,
     find_copies,
+    get_own,
     get_own_ticket,
     get_ticket,
     is_digest,
@@ -72,6 +81,7 @@ from app.tickets.service import (
     update_card,
     yank_ticket,
 )
+from app.tickets.visibility import change_visibility
 from nirvana.errors import Invalid, Problem
 from nirvana.format.lint import lint
 from nirvana.format.ticket import MEDIA_TYPE
@@ -258,7 +268,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     operation_id="create_ticket",
     status_code=201,
     responses={
-        200: {"description": "It was published before", "model": TicketResponse},
+        200: {"description": "It was published before", "model": PublishedResponse},
         **problems(400, 401, 403, 409, 413, 415, 422, 507),
     },
     openapi_extra=describe_upload(NewListing),
@@ -275,25 +285,28 @@ async def create_ticket(
     ] = None,
     visibility: Annotated[Visibility | None, Query(description="with a raw body")] = None,
     idempotency_key: IdempotencyKey = None,
-) -> TicketResponse:
+) -> PublishedResponse:
     """Publish a ticket file, as a form or as the body itself.
 
-    The same ticket under the same name again is 200 and changes nothing; another one is 409.
+    The same ticket under the same name again is 200: it takes a visibility that is said, and `left_out` names
+    what else of the new file the listing does not take over. Another ticket is 409.
     """
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
     asked = {"name": fields.name, "visibility": fields.visibility or "public"}
 
-    def publish() -> TicketResponse:
+    def publish() -> PublishedResponse:
         check_name(caller.account, fields.name)
         stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
         check_key(session, caller.account, idempotency_key, asked | {"file": stored.file_digest})
-        row, created = insert_listing(session, stored, Publication(caller.account, **asked))
+        row, created = insert_listing(
+            session, stored, Publication(caller.account, fields.name, fields.visibility)
+        )
         response.status_code = 201 if created else 200
         where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
         body = _ticket_response(session, row, caller.account)
         response.headers.update({"Location": where, "ETag": _tag(body, row)})
-        return body
+        return PublishedResponse(**dict(body), left_out=find_left_out(row, stored))
 
     return await anyio.to_thread.run_sync(publish, limiter=request.app.state.lint_slots)
 
@@ -326,7 +339,7 @@ async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     return LintResponse.model_validate(report.to_dict())
 
 
-@router.patch(TICKET, operation_id="update_ticket", responses=problems(401, 403, 404, 412, 422))
+@router.patch(TICKET, operation_id="update_ticket", responses=problems(401, 403, 404, 409, 412, 422))
 def update_ticket(
     body: CardChange,
     response: Response,
@@ -335,9 +348,15 @@ def update_ticket(
     session: SessionDep,
     if_match: IfMatch = None,
 ) -> TicketResponse:
-    """Change the card or the tags of your listing; nothing else of it ever changes."""
+    """Change the card, the tags or the visibility of your listing; nothing else of it ever changes. It can be
+    made public at any time, and private until something of others depends on it: then it is 409, and says on
+    what."""
     row = get_own_ticket(session, ticket, caller.account)
     update_card(session, row, body.model_dump(exclude_unset=True), if_match)
+    if body.visibility is not None:
+        change_visibility(session, row, body.visibility)
+        session.flush()
+        row = get_own(session, row.owner, row.name)
     changed = _ticket_response(session, row, caller.account)
     response.headers["ETag"] = _tag(changed, row)
     return changed

@@ -142,26 +142,26 @@ class Lineage(ResponseModel):
     children: list[TicketSummary]
 
 
+_TICKET_EXAMPLE: Json = SUMMARY_EXAMPLE | {
+    "size_bytes": 7410,
+    "file_sha256": _DIGEST,
+    "exam": "7c" * 32,
+    "exams": {"WINNING": 1},
+    "description": None,
+    "card": None,
+    "warnings": [],
+    "claims": [],
+    "layers": [_LAYER],
+    "manifest": {"format": "nirvana.ticket/1"},
+    "evaluations": [EVALUATION_EXAMPLE],
+    "lineage": {"parent": None, "ancestors": [], "children": []},
+}
+
+
 class TicketResponse(TicketSummary):
     """A listing, whole."""
 
-    model_config = ResponseModel.model_config | example(
-        **SUMMARY_EXAMPLE
-        | {
-            "size_bytes": 7410,
-            "file_sha256": _DIGEST,
-            "exam": "7c" * 32,
-            "exams": {"WINNING": 1},
-            "description": None,
-            "card": None,
-            "warnings": [],
-            "claims": [],
-            "layers": [_LAYER],
-            "manifest": {"format": "nirvana.ticket/1"},
-            "evaluations": [EVALUATION_EXAMPLE],
-            "lineage": {"parent": None, "ancestors": [], "children": []},
-        }
-    )
+    model_config = ResponseModel.model_config | example(**_TICKET_EXAMPLE)
     size_bytes: int
     file_sha256: str
     exam: Annotated[str, Field(description="its verdict is that of its evaluations of this exam")]
@@ -177,6 +177,16 @@ class TicketResponse(TicketSummary):
     manifest: Json
     evaluations: Annotated[list[EvaluationResponse], Field(description="the newest 25, measured here")]
     lineage: Lineage
+
+
+class PublishedResponse(TicketResponse):
+    """A listing, as it is after its file was published."""
+
+    model_config = ResponseModel.model_config | example(**_TICKET_EXAMPLE, left_out=["description"])
+    left_out: Annotated[
+        list[str],
+        Field(description="members of this file that the listing keeps from the file that came first"),
+    ]
 
 
 _OF_DIGEST: Json = SUMMARY_EXAMPLE | {"exam": "7c" * 32, "file_sha256": _DIGEST, "is_first": True}
@@ -280,6 +290,7 @@ class CardChange(RequestModel):
     model_config = RequestModel.model_config | example(card="Found on a laptop.", tags=["small", "teaching"])
     card: Annotated[Plain | None, Field(max_length=65_536, description="markdown")] = None
     tags: list[Plain] = Field(default_factory=list, max_length=100)
+    visibility: Annotated[Visibility | None, Field(description="by default as it is")] = None
 
 
 class Yank(RequestModel):

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload, undefer
 
 from app.accounts.models import Account
@@ -41,17 +41,24 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     Raises:
         NotFound: there is none that `reader` may see.
     """
-    query = select(Listing).options(*WHOLE).where(visible_to(reader))
-    if _DIGEST.fullmatch(reference):
-        query = query.where(Listing.digest == reference)
-        query = query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
-    else:
-        owner, _, name = reference.partition("/")
-        query = query.join(Listing.owner).where(Account.name == owner, Listing.name == name)
-    row = session.scalars(query).one_or_none()
+    row = session.scalars(_visible(reference, reader).options(*WHOLE)).one_or_none()
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
     return row
+
+
+def is_visible(session: Session, reference: str, reader: Account | None) -> bool:
+    """Tell whether there is a listing, by name or by digest, that `reader` may see."""
+    return session.scalar(_visible(reference, reader).with_only_columns(Listing.id)) is not None
+
+
+def _visible(reference: str, reader: Account | None) -> Select[Listing]:
+    query = select(Listing).where(visible_to(reader))
+    if _DIGEST.fullmatch(reference):
+        query = query.where(Listing.digest == reference)
+        return query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
+    owner, _, name = reference.partition("/")
+    return query.join(Listing.owner).where(Account.name == owner, Listing.name == name)
 
 
 def list_of_digest(
