@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi import params as parameters
@@ -190,8 +190,8 @@ def link_next(request: Request, response: Response, cursor: str | None) -> None:
     if cursor is None:
         return
     query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
-    url = request.url.replace(query=urlencode([*query, ("cursor", cursor)]))
-    response.headers["Link"] = f'<{url}>; rel="next"'
+    path = quote(request.url.path)  # without the host, which is whatever the caller says
+    response.headers["Link"] = f'<{path}?{urlencode([*query, ("cursor", cursor)])}>; rel="next"'
 
 
 PagingDep = Annotated[Paging, Depends(read_paging)]

@@ -7,7 +7,6 @@ that guard passwords would cost every request some 50 ms for no gain.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.models import SCOPES, Account, Token
+from app.accounts.names import check_account_name, refuse_reserved, skeleton
 from app.db import unique, utc_now
 from nirvana.errors import (
     Forbidden,
     Invalid,
-    InvalidName,
     MissingScope,
     NameTaken,
     NotFound,
@@ -34,7 +33,6 @@ PREFIX = "nvn_"
 FIRST_SCOPES = ("read", "publish", "yank", "job")
 MAX_TOKENS = 100
 USED_EVERY = timedelta(minutes=10)
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,37}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -51,14 +49,25 @@ class Caller:
             raise MissingScope(detail, scope=scope)
 
 
-def create_account(session: Session, name: str) -> Account:
-    """Add an account. Raises: InvalidName, NameTaken."""
-    if not _NAME.fullmatch(name):
-        detail = f"{name!r} is not an account name: 1 to 39 of a-z, 0-9 and '-', not first or last."
-        raise InvalidName(detail, errors=[Problem("/name", "pattern", detail)])
-    account = Account(name=name)
+def create_account(session: Session, name: str, *, by_operator: bool = False) -> Account:
+    """Add an account.
+
+    Args:
+        by_operator: who may take a name that is kept for the registry.
+
+    Raises:
+        InvalidName, NameTaken: also of a name that looks like another account's.
+    """
+    check_account_name(name)
+    if not by_operator:
+        refuse_reserved(name)
+    account = Account(name=name, skeleton=skeleton(name))
     session.add(account)
-    with unique(session, {"uq_account_name": NameTaken(f"The account name {name!r} is taken.")}):
+    taken = {
+        "uq_account_name": NameTaken(f"The account name {name!r} is taken."),
+        "uq_account_skeleton": NameTaken(f"The account name {name!r} looks like another account's."),
+    }
+    with unique(session, taken):
         return account
 
 

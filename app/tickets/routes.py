@@ -254,10 +254,11 @@ def _ticket_response(session: Session, row: Listing, reader: Account | None) -> 
 
 def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     """Return the parents and children of a listing, as far as they are published here."""
-    ancestors, children = list_ancestors(session, row, reader), list_children(session, row.digest, reader)
+    ancestors, children = list_ancestors(session, row, reader), list_children(session, row, reader)
     copies = find_copies(session, [*ancestors, *children])
     return Lineage(
         parent=row.parent_digest,
+        is_claim=row.parent_digest is not None and row.job_id is None,
         ancestors=summarise(ancestors, copies),
         children=summarise(children, copies),
     )

@@ -135,9 +135,10 @@ class Lineage(ResponseModel):
     """The tickets that this one was pruned from, and those pruned from it."""
 
     model_config = ResponseModel.model_config | example(
-        parent=_DIGEST, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE]
+        parent=_DIGEST, is_claim=False, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE]
     )
     parent: Annotated[str | None, Field(description="digest, published here or not")]
+    is_claim: Annotated[bool, Field(description="its file says so, and the registry did not see it")]
     ancestors: Annotated[list[TicketSummary], Field(description="the nearest first")]
     children: list[TicketSummary]
 
@@ -154,7 +155,7 @@ _TICKET_EXAMPLE: Json = SUMMARY_EXAMPLE | {
     "layers": [_LAYER],
     "manifest": {"format": "nirvana.ticket/1"},
     "evaluations": [EVALUATION_EXAMPLE],
-    "lineage": {"parent": None, "ancestors": [], "children": []},
+    "lineage": {"parent": None, "is_claim": False, "ancestors": [], "children": []},
 }
 
 
