@@ -61,12 +61,15 @@ def create_account(session: Session, name: str, *, by_operator: bool = False) ->
     check_account_name(name)
     if not by_operator:
         refuse_reserved(name)
-    account = Account(name=name, skeleton=skeleton(name))
+    shape = skeleton(name)
+    other = session.scalar(
+        select(Account.name).where(Account.skeleton == shape)
+    )  # for a better sentence alone
+    looks = "" if other in (None, name) else f": it looks like {other!r}"
+    account = Account(name=name, skeleton=shape)
     session.add(account)
-    taken = {
-        "uq_account_name": NameTaken(f"The account name {name!r} is taken."),
-        "uq_account_skeleton": NameTaken(f"The account name {name!r} looks like another account's."),
-    }
+    error = NameTaken(f"The account name {name!r} is taken{looks}.")
+    taken = {"uq_account_name": error, "uq_account_skeleton": error}
     with unique(session, taken):
         return account
 
