@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select
@@ -44,7 +44,9 @@ from nirvana.training.schedule import check_recipe
 from nirvana.verification.fingerprint import fingerprint, sketch
 
 MOST_FLOPS = 2**63  # of one forward pass: what a column holds
+MOST_NESTED = 64  # levels of a manifest's free objects
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -213,16 +215,14 @@ def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
         file_digest: of those bytes.
 
     Raises:
-        InvalidTicket: a text or a number that no database keeps.
+        InvalidArchitecture, InvalidTicket: as in `check_listable`.
     """
+    check_listable(ticket)
     provenance = ticket.provenance
-    check_network_name(ticket.architecture.name, "/architecture/name")
     fields = {
         "digest": ticket.digest,
         "fingerprint": fingerprint(ticket),
         "task": ticket.task,
-        "architecture_name": ticket.architecture.name,
-        "family": ticket.architecture.family,
         "method": _short_text(provenance.get("method")),
         "level": _level(provenance.get("level")),
         "parent_digest": _digest(provenance.get("parent")),
@@ -237,7 +237,6 @@ def describe(ticket: Ticket, data: bytes, file_digest: str) -> Json:
         "parameters": ticket.architecture.parameter_count,
         "flops": ticket.flops(),
     }
-    _refuse_unstorable(fields)
     unset = {"tags": [], "version": 1, "sort_accuracy": UNMEASURED, "sort_gap": UNMEASURED}
     manifest = json.loads(read_container(data)[0]["manifest"])
     fields["exam_key"] = exam_key(manifest, ticket.digest, file_digest)
@@ -252,26 +251,48 @@ def warnings_of(ticket: Ticket) -> Iterator[str]:
         yield f"the task {ticket.task!r} is not known here, so nobody can verify it here"
 
 
-def _refuse_unstorable(fields: Json) -> None:
-    """Refuse a NUL character in a text, which PostgreSQL does not keep, and operations past 64 bits.
+def check_listable(ticket: Ticket) -> None:
+    """Refuse a valid ticket that no registry can list.
 
     Raises:
-        InvalidTicket: with a pointer for each.
+        InvalidArchitecture, InvalidTicket: a network's name that may be taken for another, a NUL character in
+            a text, operations past 64 bits, or members nested too deeply to be shown; each with a pointer.
     """
+    check_network_name(ticket.architecture.name, "/architecture/name")
+    texts = {"task": ticket.task, "license": ticket.license, "description": ticket.description}
     problems = [
         Problem(f"/{name}", "nul-character", "a NUL character, which no database keeps")
-        for name, value in fields.items()
-        if isinstance(value, str) and "\0" in value
+        for name, text in texts.items()
+        if text and "\0" in text
     ]
-    if fields["flops"] >= MOST_FLOPS:
-        detail = f"one forward pass takes {fields['flops']} operations, expected less than {MOST_FLOPS}"
+    if (flops := ticket.flops()) >= MOST_FLOPS:
+        detail = f"one forward pass takes {flops} operations, expected less than {MOST_FLOPS}"
         problems.append(Problem("/architecture", "too-large", detail))
+    if _is_deeper(ticket.provenance, MOST_NESTED):
+        detail = f"members nested more than {MOST_NESTED} deep"
+        problems.append(Problem("/provenance", "too-deep", detail))
     if problems:
         raise InvalidTicket(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
 
 
+def _is_deeper(value: object, most: int) -> bool:
+    """Tell whether a JSON value is nested deeper than that, without recursion."""
+    layer: list[object] = [value]
+    for _ in range(most):
+        layer = [member for one in layer for member in _members(one)]
+        if not layer:
+            return False
+    return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _short_text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= 100 else None
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else None
 
 
 def _level(value: object) -> int | None:

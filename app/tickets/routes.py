@@ -45,6 +45,7 @@ from app.tickets.models import Listing
 from app.tickets.publishing import (
     Publication,
     check_key,
+    check_listable,
     check_name,
     find_left_out,
     insert_listing,
@@ -335,7 +336,7 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
     upload = await receive_ticket(request, settings)
-    check = partial(lint, upload.data, limits_of(settings))
+    check = partial(lint, upload.data, limits_of(settings), check_listable)
     report = await anyio.to_thread.run_sync(check, limiter=request.app.state.lint_slots)
     return LintResponse.model_validate(report.to_dict())
 
