@@ -183,7 +183,9 @@ def token(settings: Settings, args: argparse.Namespace) -> None:
     """Make a token and print its secret, once."""
     database = make_database(settings)
     with database.write() as session:
-        account = find_account(session, args.account) or create_account(session, args.account)
+        account = find_account(session, args.account) or create_account(
+            session, args.account, by_operator=True
+        )
         _, secret = create_token(session, account, name=args.name, scopes=args.scopes.split(","))
     database.dispose()
     print(secret)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi import params as parameters
@@ -282,8 +282,9 @@ def link_pages(request: Request, response: Response, cursors: Mapping[str, str |
         cursors: rel -> the page's cursor, or None where there is none.
     """
     query = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    path = quote(request.url.path)
     links = [
-        f'<{request.url.path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
+        f'<{path}?{urlencode([*query, ("cursor", cursor)])}>; rel="{rel}"'
         for rel, cursor in cursors.items()
         if cursor is not None
     ]

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.models import Account
 from app.accounts.service import find_account
-from app.architectures.service import keep_architecture
+from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
 from app.db import Database, Json, insert_all_absent, make_engine, utc_now
 from app.evaluations.models import UNMEASURED, Attestation, Evaluation, SigningKey, band_of_accuracy
@@ -133,6 +133,7 @@ def _add_listing(session: Session, number: int, ticket: Json, checked: CheckedTi
     blob = {"digest": checked.file_digest, "size_bytes": checked.size_bytes, "media_type": MEDIA_TYPE}
     insert_all_absent(session, Blob, [blob | {"created_at": utc_now()}])
     session.flush()
+    name, family = bound_name(checked.architecture, owner.name)
     accuracy = UNMEASURED if ticket["accuracy"] is None else ticket["accuracy"]
     row = Listing(
         **checked.fields,
@@ -143,7 +144,9 @@ def _add_listing(session: Session, number: int, ticket: Json, checked: CheckedTi
         name=ticket["name"],
         exam_key=ticket["exam"],
         blob_id=session.query(Blob.id).filter_by(digest=checked.file_digest).scalar(),
-        architecture_id=keep_architecture(session, checked.architecture),
+        architecture_id=keep_architecture(session, checked.architecture, name, family, is_public=True),
+        architecture_name=name,
+        family=family,
         sort_accuracy=accuracy,
         accuracy_band=band_of_accuracy(ticket["accuracy"]),
         density_band=band_of_density(checked.fields["density"]),

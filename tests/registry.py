@@ -143,14 +143,14 @@ class Registry:
     def token(self, name: str = "ada", *scopes: str, **fields: Any) -> str:
         """The secret of a new token of an account, which is made if need be."""
         with self.database.write() as session:
-            account = find_account(session, name) or create_account(session, name)
+            account = find_account(session, name) or create_account(session, name, by_operator=True)
             made = create_token(session, account, name="test", scopes=scopes or FIRST_SCOPES, **fields)
         return made[1]
 
     def account(self, name: str = "ada") -> Account:
         """An account, which is made if need be."""
         with self.database.write() as session:
-            return find_account(session, name) or create_account(session, name)
+            return find_account(session, name) or create_account(session, name, by_operator=True)
 
     def bearer(self, name: str = "ada", *scopes: str) -> dict[str, str]:
         """The header of a token, the same one for the same scopes."""

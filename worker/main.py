@@ -35,6 +35,7 @@ from app.storage import make_storage
 from app.webhooks.delivery import deliver_due
 from nirvana.errors import Cancelled, NirvanaError
 from worker import Json, engine, heartbeat
+from worker.folders import remove_stale_folders
 from worker.kinds import find_kind
 from worker.running import JobFailed, RunningJob, Worker
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def start(settings: Settings, queues: Sequence[str]) -> Worker:
     """A worker with its engine running; signals to stop it are caught."""
+    if removed := remove_stale_folders():
+        log.info("removed %d folders of workers that were killed", removed)
     database = Database(make_engine(settings.database_url))
     prepared = engine.prepare(database, queues)
     worker = Worker(settings, database, make_storage(settings), prepared)
@@ -116,6 +119,7 @@ def leave(worker: Worker, status: int = 0) -> NoReturn:
     except SQLAlchemyError:
         log.warning("left without saying so: the database does not answer")
     log.info("worker %s left with %d rounds unfinished", worker.engine.executor_id, worker.rounds)
+    worker.folder.remove()
     logging.shutdown()
     os._exit(status)
 

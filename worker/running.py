@@ -26,6 +26,7 @@ from app.storage import Storage
 from nirvana.errors import Cancelled
 from worker import Json, engine
 from worker.engine import Engine
+from worker.folders import RoundsFolder
 from worker.sandbox import Limits, RoundFailed, Sandbox
 
 log = logging.getLogger("nirvana.worker")
@@ -43,6 +44,7 @@ class Worker:
     Attributes:
         stopping: set once the process is to end: no further round begins.
         rounds: how many rounds are running.
+        folder: where each of them has its own.
     """
 
     settings: Settings
@@ -51,6 +53,7 @@ class Worker:
     engine: Engine
     stopping: threading.Event = field(default_factory=threading.Event)
     rounds: int = 0
+    folder: RoundsFolder = field(default_factory=RoundsFolder)
 
 
 class JobFailed(Exception):
@@ -152,7 +155,7 @@ class RunningJob:
             self.worker.rounds -= 1
 
     async def _attempt(self, request: Json, fetch: Prepare, finish: Finish) -> Json:
-        with tempfile.TemporaryDirectory(prefix="nirvana-round-") as name:
+        with tempfile.TemporaryDirectory(prefix="round-", dir=self.worker.folder.path) as name:
             folder = Path(name)
             await asyncio.to_thread(fetch, folder)
             request = request | {"kind": self.kind}

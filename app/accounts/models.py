@@ -17,10 +17,12 @@ class Account(Base):
     """Somebody who publishes tickets and asks for jobs."""
 
     __tablename__ = "account"
-    __table_args__ = (UniqueConstraint("name"),)
+    __table_args__ = (UniqueConstraint("name"), UniqueConstraint("skeleton"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(39))
+    skeleton: Mapped[str | None] = mapped_column(String(80))
+    """`app.accounts.names.skeleton`: one account of those that look alike; None: an older one has it."""
     max_open_jobs: Mapped[int | None]
     """Queued and running jobs at once; None: the setting's default."""
     max_flops_per_day: Mapped[float | None]

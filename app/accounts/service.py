@@ -7,7 +7,6 @@ that guard passwords would cost every request some 50 ms for no gain.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.models import SCOPES, Account, Token
+from app.accounts.names import check_account_name, refuse_reserved, skeleton
 from app.db import unique, utc_now
 from app.settings import Settings
 from nirvana.errors import (
     Forbidden,
     Invalid,
-    InvalidName,
     MissingScope,
     NameTaken,
     NotFound,
@@ -36,7 +35,6 @@ PREFIX = "nvn_"
 FIRST_SCOPES = ("read", "publish", "yank", "job")
 MAX_TOKENS = 100
 USED_EVERY = timedelta(minutes=10)
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,37}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -93,21 +91,29 @@ def forget_networks(session: Session, settings: Settings) -> None:
     session.execute(old.values(network=None))
 
 
-def create_account(session: Session, name: str, network: str | None = None) -> Account:
+def create_account(
+    session: Session, name: str, network: str | None = None, *, by_operator: bool = False
+) -> Account:
     """Add an account.
 
     Args:
         network: that a stranger makes it from; None: somebody whom the operator knows.
+        by_operator: who may take a name that is kept for the registry.
 
     Raises:
-        InvalidName, NameTaken.
+        InvalidName, NameTaken: also of a name that looks like another account's.
     """
-    if not _NAME.fullmatch(name):
-        detail = f"{name!r} is not an account name: 1 to 39 of a-z, 0-9 and '-', not first or last."
-        raise InvalidName(detail, errors=[Problem("/name", "pattern", detail)])
-    account = Account(name=name, network=network)
+    check_account_name(name)
+    if not by_operator:
+        refuse_reserved(name)
+    shape = skeleton(name)
+    other = session.scalar(select(Account.name).where(Account.skeleton == shape))  # for the sentence alone
+    looks = "" if other in (None, name) else f": it looks like {other!r}"
+    account = Account(name=name, skeleton=shape, network=network)
     session.add(account)
-    with unique(session, {"uq_account_name": NameTaken(f"The account name {name!r} is taken.")}):
+    error = NameTaken(f"The account name {name!r} is taken{looks}.")
+    taken = {"uq_account_name": error, "uq_account_skeleton": error}
+    with unique(session, taken):
         return account
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body
 
+from app.architectures.names import check_name
 from app.architectures.schemas import (
     GRAPH_EXAMPLE,
     ArchitectureCheck,
@@ -13,11 +14,10 @@ from app.architectures.schemas import (
     ArchitectureResponse,
     ArchitectureSummary,
 )
-from app.architectures.service import check_name
 from app.architectures.service import get_architecture as get_row
 from app.architectures.service import list_architectures as list_rows
 from app.db import Json
-from app.dependencies import Name, PagingDep, SessionDep, SettingsDep
+from app.dependencies import Name, PagingDep, Reader, SessionDep, SettingsDep
 from app.schemas import problems
 from nirvana.networks.architecture import Architecture
 
@@ -25,18 +25,19 @@ router = APIRouter(tags=["architectures"])
 
 
 @router.get("/architectures", operation_id="list_architectures", responses=problems(422))
-def list_architectures(session: SessionDep, paging: PagingDep) -> ArchitecturePage:
-    """Architectures of published tickets, by name."""
-    page = list_rows(session, limit=paging.limit, cursor=paging.cursor)
+def list_architectures(session: SessionDep, reader: Reader, paging: PagingDep) -> ArchitecturePage:
+    """Architectures of the tickets that you may see, by name."""
+    page = list_rows(session, reader, limit=paging.limit, cursor=paging.cursor)
     paging.link(next=page.next_cursor)
     items = [ArchitectureSummary.model_validate(row) for row in page.rows]
     return ArchitecturePage(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/architectures/{architecture}", operation_id="get_architecture", responses=problems(404))
-def get_architecture(architecture: Name, session: SessionDep) -> ArchitectureResponse:
-    """An architecture by its name (the oldest of that name) or its digest, with its graph."""
-    return ArchitectureResponse.model_validate(get_row(session, architecture))
+@router.get("/architectures/{architecture:path}", operation_id="get_architecture", responses=problems(404))
+def get_architecture(architecture: Name, session: SessionDep, reader: Reader) -> ArchitectureResponse:
+    """An architecture by its name (the oldest of that name) or its digest, with its graph. A name without an
+    owner's before it is the zoo's, and so is its graph."""
+    return ArchitectureResponse.model_validate(get_row(session, architecture, reader))
 
 
 @router.post("/architectures:check", operation_id="check_architecture", responses=problems(422))

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
+from functools import lru_cache
 
-from sqlalchemy import BigInteger, Index, String, UniqueConstraint, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Index,
+    String,
+    UniqueConstraint,
+    column,
+    exists,
+    or_,
+    select,
+    table,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column, undefer
 
+from app.accounts.models import Account
+from app.architectures.names import check_name
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
-from nirvana.errors import InvalidArchitecture, NotFound, Problem
+from nirvana.errors import InvalidArchitecture, NotFound
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
+from nirvana.networks.ops import Shape
 
-_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+ -]{0,98}[A-Za-z0-9_+])?")
+# `app.tickets` knows architectures, not the other way round, so its table is named here and not imported.
+LISTING = table(
+    "ticket",
+    *(column(name) for name in ("id", "owner_id", "visibility", "architecture_id")),
+    *(column(name) for name in ("architecture_name", "family")),
+)
 
 
 class ArchitectureRow(Base):
@@ -35,33 +54,57 @@ class ArchitectureRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
-def check_name(name: str, at: str) -> str:
-    """Return a network's name, which people must be able to tell from another one: plain ASCII.
-
-    Args:
-        at: JSON pointer of the name.
+def bound_name(architecture: Architecture, owner: str) -> tuple[str, str]:
+    """Return the name and the family that a graph is listed by: its own where it is the zoo's graph of that
+    name, else with its owner's name before them, so that nobody's network goes by another's.
 
     Raises:
-        InvalidArchitecture: a character that may look like another one, or like none.
+        InvalidArchitecture: the name has a character that may look like another one.
     """
-    if not _NAME.fullmatch(name):
-        detail = f"{name[:100]!a} is not a network's name: 1 to 100 of A-Z, a-z, 0-9, spaces and '._+-'"
-        raise InvalidArchitecture(f"name: {detail}.", errors=[Problem(at, "pattern", detail)])
-    return name
+    name = check_name(architecture.name, "/architecture/name")
+    if _zoo_digest(name, architecture.input, architecture.output_shape[-1]) == architecture.digest:
+        return name, architecture.family
+    return f"{owner}/{name}", f"{owner}/{architecture.family}"
 
 
-def keep_architecture(session: Session, architecture: Architecture) -> int:
-    """Return the id of a graph's row, added if it is new."""
-    query = select(ArchitectureRow.id).where(ArchitectureRow.digest == architecture.digest)
-    known = session.scalar(query)
-    if known is not None:
-        return known
+@lru_cache(maxsize=1024)
+def _zoo_digest(name: str, input_shape: Shape, classes: int) -> str | None:
+    try:
+        return zoo.build(name, input_shape, classes).digest
+    except (NotFound, InvalidArchitecture):
+        return None
+
+
+def keep_architecture(
+    session: Session, architecture: Architecture, name: str, family: str, *, is_public: bool
+) -> int:
+    """Return the id of a graph's row, added if it is new. The zoo's name goes before an owner's, and a
+    graph that is only in private listings has its digest for a name: theirs would tell of them.
+
+    Args:
+        name, family: of `bound_name`.
+    """
+    is_zoos = "/" not in name
+    if not (is_zoos or is_public):
+        name = family = architecture.digest
+    query = select(ArchitectureRow).where(ArchitectureRow.digest == architecture.digest)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        _insert(session, architecture, name, family)
+        row = session.scalars(query).one()
+    is_better = is_zoos or (is_public and row.name == row.digest)
+    if is_better and row.name != name:
+        row.name, row.family = name, family
+    return row.id
+
+
+def _insert(session: Session, architecture: Architecture, name: str, family: str) -> None:
     insert_if_absent(
         session,
         ArchitectureRow,
         digest=architecture.digest,
-        name=architecture.name,
-        family=architecture.family,
+        name=name,
+        family=family,
         input_shape=list(architecture.input),
         parameters=architecture.parameter_count,
         prunable=architecture.prunable_total,
@@ -69,13 +112,40 @@ def keep_architecture(session: Session, architecture: Architecture) -> int:
         graph=architecture.to_manifest(),
         created_at=utc_now(),
     )
-    return session.scalars(query).one()
 
 
-def list_architectures(session: Session, *, limit: int, cursor: str | None) -> Page[ArchitectureRow]:
-    """Return the architectures of published tickets, by name. Raises: InvalidCursor."""
+def rename_architecture(session: Session, architecture_id: int) -> None:
+    """Give a graph that is not the zoo's the name of a public listing, after one was made that or private."""
+    row = session.get_one(ArchitectureRow, architecture_id)
+    if row.name != row.digest and "/" not in row.name:
+        return
+    session.flush()
+    of_graph = (LISTING.c.architecture_id == architecture_id, LISTING.c.visibility == "public")
+    kept = select(LISTING.c.id).where(*of_graph, LISTING.c.architecture_name == row.name).limit(1)
+    if session.scalar(kept) is None:
+        names = select(LISTING.c.architecture_name, LISTING.c.family).where(*of_graph)
+        first = session.execute(names.order_by(LISTING.c.id).limit(1)).one_or_none()
+        row.name, row.family = first or (row.digest, row.digest)
+        session.flush()
+
+
+def _visible_to(reader: Account | None) -> ColumnElement[bool]:
+    """Return the condition of the graphs of listings that a reader may see, yanked or not."""
+    return exists().where(LISTING.c.architecture_id == ArchitectureRow.id, _may_see(reader))
+
+
+def _may_see(reader: Account | None) -> ColumnElement[bool]:
+    is_public = LISTING.c.visibility == "public"
+    return is_public if reader is None else or_(is_public, LISTING.c.owner_id == reader.id)
+
+
+def list_architectures(
+    session: Session, reader: Account | None, *, limit: int, cursor: str | None
+) -> Page[ArchitectureRow]:
+    """Return the architectures of the tickets that a reader may see, by name. Raises: InvalidCursor."""
     bound_to = binding("architectures")
-    query = select(ArchitectureRow).order_by(ArchitectureRow.name, ArchitectureRow.id).limit(limit + 1)
+    query = select(ArchitectureRow).where(_visible_to(reader)).limit(limit + 1)
+    query = query.order_by(ArchitectureRow.name, ArchitectureRow.id)
     if cursor is not None:
         name, after = read_cursor(cursor, bound_to, (str, int))
         later = (ArchitectureRow.name > name) | (
@@ -85,15 +155,19 @@ def list_architectures(session: Session, *, limit: int, cursor: str | None) -> P
     return cut_page(session.scalars(query).all(), limit, bound_to, lambda row: (row.name, row.id))
 
 
-def get_architecture(session: Session, name: str) -> ArchitectureRow:
-    """Return an architecture by its digest, or the oldest one of that name.
+def get_architecture(session: Session, name: str, reader: Account | None) -> ArchitectureRow:
+    """Return an architecture by its digest, or the oldest one of that name (a name of the zoo has a graph for
+    each shape of input and number of classes).
 
     Raises:
-        NotFound: no published ticket has it.
+        NotFound: no ticket that the reader may see has it.
     """
     query = select(ArchitectureRow).options(undefer(ArchitectureRow.graph)).order_by(ArchitectureRow.id)
-    column = ArchitectureRow.digest if name.startswith("sha256:") else ArchitectureRow.name
-    row = session.scalars(query.where(column == name).limit(1)).one_or_none()
+    query = query.where(_visible_to(reader))
+    listed = select(LISTING.c.architecture_id).where(LISTING.c.architecture_name == name, _may_see(reader))
+    named = or_(ArchitectureRow.name == name, ArchitectureRow.id == listed.limit(1).scalar_subquery())
+    is_named = ArchitectureRow.digest == name if name.startswith("sha256:") else named
+    row = session.scalars(query.where(is_named).limit(1)).one_or_none()
     if row is None:
         known = ", ".join(zoo.names())
         raise NotFound(f"No published ticket has the architecture {name!r}; the zoo builds {known}.")

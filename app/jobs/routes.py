@@ -1,4 +1,4 @@
-"""Routes of jobs: REST, and a page. What a job shows is open to whoever knows its id, like what it finds."""
+"""Routes of jobs: REST, and a page. What a job shows is open to whoever may see the tickets that it names."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from app.dependencies import (
     IdempotencyKey,
     Limit,
     Name,
+    Reader,
     SessionDep,
     SettingsDep,
     hold_stream,
@@ -132,9 +133,9 @@ def list_jobs(
 
 
 @router.get("/{job_id}", operation_id="get_job", name="get_job", responses=problems(404))
-def get_job(job_id: Name, session: SessionDep) -> JobResponse:
+def get_job(job_id: Name, session: SessionDep, reader: Reader) -> JobResponse:
     """One job."""
-    job = service.get_job(session, job_id)
+    job = service.get_visible_job(session, job_id, reader)
     return JobResponse.of(job, queue_position(session, job))
 
 
@@ -146,10 +147,10 @@ def cancel_job(job_id: Name, caller: JobCaller, session: SessionDep) -> JobRespo
     return JobResponse.of(job, None)
 
 
-def find_job_id(job_id: Name, database: DatabaseDep) -> str:
+def find_job_id(job_id: Name, database: DatabaseDep, reader: Reader) -> str:
     """The id of a job that is there: an answer that streams cannot say 404 any more. Raises: NotFound."""
     with database.read() as session:
-        return service.get_job(session, job_id).id
+        return service.get_visible_job(session, job_id, reader).id
 
 
 @router.get(
@@ -172,9 +173,9 @@ async def stream_events(
 
 
 @pages.get("/jobs/{job_id}", response_class=HTMLResponse)
-def job_page(request: Request, job_id: Name, session: SessionDep) -> HTMLResponse:
+def job_page(request: Request, job_id: Name, session: SessionDep, reader: Reader) -> HTMLResponse:
     """One job: state, progress, what it has found, its last events."""
-    job = service.get_job(session, job_id)
+    job = service.get_visible_job(session, job_id, reader)
     events = service.read_events(session, job.id, max(0, job.last_event - SHOWN_EVENTS), SHOWN_EVENTS)
     refresh = REFRESH_SECONDS if job.state in OPEN_STATES else None
     position = queue_position(session, job)

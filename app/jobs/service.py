@@ -26,6 +26,7 @@ from app.jobs.kinds import Asker, Budget, Json, Plan, check_budget, find_kind, p
 from app.jobs.models import OPEN_STATES, Job, JobEvent
 from app.jobs.queue import FIRST_TURN, count_change, count_open, next_turn
 from app.settings import Settings
+from app.tickets.service import is_visible
 from nirvana.errors import Forbidden, IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
 from nirvana.verification.protocol import PROTOCOL
 
@@ -172,6 +173,20 @@ def get_job(session: Session, job_id: str) -> Job:
     return job
 
 
+def get_visible_job(session: Session, job_id: str, reader: Account | None) -> Job:
+    """Return a job that `reader` may see: an own one, or one whose tickets they may all see.
+
+    Raises:
+        NotFound: there is none, which is the answer for a job of somebody's private ticket too.
+    """
+    job = get_job(session, job_id)
+    if reader is None or reader.id != job.account_id:
+        named = [job.spec[name] for name in ("ticket", "own") if job.spec.get(name)]
+        if not all(is_visible(session, ticket, reader) for ticket in named):
+            raise NotFound(f"no job {job_id!r}")
+    return job
+
+
 def list_jobs(
     session: Session,
     *,
@@ -208,7 +223,7 @@ def cancel_job(session: Session, account: Account, job_id: str, *, is_admin: boo
         Forbidden: it belongs to somebody else.
         JobFinished: it has ended already.
     """
-    job = get_job(session, job_id)
+    job = get_job(session, job_id) if is_admin else get_visible_job(session, job_id, account)
     if job.account_id != account.id and not is_admin:
         raise Forbidden(f"job {job_id} belongs to another account")
     if not end_job(session, job_id, "cancelled", reason="cancelled by its owner", reason_code="cancelled"):

@@ -14,7 +14,7 @@ import multiprocessing
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from threading import Lock
 import anyio
 import anyio.to_thread
 
+from app.architectures.names import check_name
 from nirvana import tasks
 from nirvana.errors import InvalidTicket, Problem, Unavailable
 from nirvana.errors import JsonObject as Json
@@ -38,6 +39,8 @@ from nirvana.verification.fingerprint import fingerprint, sketch
 MOST_FLOPS = 2**63  # of one forward pass: what a column holds
 MOST_THREADS = 2  # of checks without processes: each may take some hundred megabytes
 TASKS_OF_A_CHILD = 1000  # after which another takes its place
+MOST_NESTED = 64  # levels of a manifest's free objects
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PR_SET_PDEATHSIG = 1
 
@@ -78,15 +81,14 @@ def describe(ticket: Ticket, data: bytes) -> Json:
         data: the file that the ticket was read from.
 
     Raises:
-        InvalidTicket: a text or a number that no database keeps.
+        InvalidArchitecture, InvalidTicket: as in `check_listable`.
     """
+    check_listable(ticket)
     provenance = ticket.provenance
     fields = {
         "digest": ticket.digest,
         "fingerprint": fingerprint(ticket),
         "task": ticket.task,
-        "architecture_name": ticket.architecture.name,
-        "family": ticket.architecture.family,
         "method": _short_text(provenance.get("method")),
         "level": _level(provenance.get("level")),
         "parent_digest": _digest(provenance.get("parent")),
@@ -102,7 +104,6 @@ def describe(ticket: Ticket, data: bytes) -> Json:
         "flops": ticket.flops(),
         "speedup": ticket.architecture.flops() / max(1, ticket.flops()),
     }
-    _refuse_unstorable(fields)
     manifest = json.loads(read_container(data)[0]["manifest"])
     lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(warnings_of(ticket))}
     return fields | lists
@@ -115,26 +116,48 @@ def warnings_of(ticket: Ticket) -> Iterator[str]:
         yield f"the task {ticket.task!r} is not known here, so nobody can verify it here"
 
 
-def _refuse_unstorable(fields: Json) -> None:
-    """Refuse a NUL character in a text, which PostgreSQL does not keep, and operations past 64 bits.
+def check_listable(ticket: Ticket) -> None:
+    """Refuse a valid ticket that no registry can list.
 
     Raises:
-        InvalidTicket: with a pointer for each.
+        InvalidArchitecture, InvalidTicket: a network's name that may be taken for another, a NUL character in
+            a text, operations past 64 bits, or members nested too deeply to be shown; each with a pointer.
     """
+    check_name(ticket.architecture.name, "/architecture/name")
+    texts = {"task": ticket.task, "license": ticket.license, "description": ticket.description}
     problems = [
         Problem(f"/{name}", "nul-character", "a NUL character, which no database keeps")
-        for name, value in fields.items()
-        if isinstance(value, str) and "\0" in value
+        for name, text in texts.items()
+        if text and "\0" in text
     ]
-    if fields["flops"] >= MOST_FLOPS:
-        detail = f"one forward pass takes {fields['flops']} operations, expected less than {MOST_FLOPS}"
+    if (flops := ticket.flops()) >= MOST_FLOPS:
+        detail = f"one forward pass takes {flops} operations, expected less than {MOST_FLOPS}"
         problems.append(Problem("/architecture", "too-large", detail))
+    if _is_deeper(ticket.provenance, MOST_NESTED):
+        detail = f"members nested more than {MOST_NESTED} deep"
+        problems.append(Problem("/provenance", "too-deep", detail))
     if problems:
         raise InvalidTicket(f"{problems[0].pointer}: {problems[0].detail}.", errors=problems)
 
 
+def _is_deeper(value: object, most: int) -> bool:
+    """Tell whether a JSON value is nested deeper than that, without recursion."""
+    layer: list[object] = [value]
+    for _ in range(most):
+        layer = [member for one in layer for member in _members(one)]
+        if not layer:
+            return False
+    return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _short_text(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= 100 else None
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else None
 
 
 def _level(value: object) -> int | None:

@@ -74,7 +74,7 @@ def ticket_page(
     row = get_ticket(session, ticket)
     evaluations = list_evaluations(session, row.digest, None, limit=DEFAULT_LIMIT).rows
     shown = headline(session, row.exam_key)
-    ancestors, children = list_ancestors(session, row, None), list_children(session, row.digest, None)
+    ancestors, children = list_ancestors(session, row, None), list_children(session, row, None)
     context = {
         "ticket": row,
         "address": settings.public_url,

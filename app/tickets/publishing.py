@@ -14,8 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
-from app.architectures.service import check_name as check_network
-from app.architectures.service import keep_architecture
+from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
 from app.db import insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
@@ -33,6 +32,7 @@ from app.tickets.models import (
 )
 from app.tickets.service import get_own, is_copy, touch_copies
 from app.tickets.text import keep_words
+from app.tickets.visibility import change_visibility
 from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
 from nirvana.format.reader import DEFAULT_LIMITS, Limits
 from nirvana.format.ticket import MEDIA_TYPE, Ticket
@@ -47,13 +47,13 @@ class Publication:
 
     Attributes:
         name: the ticket's, with or without its owner's before it.
-        visibility: `public`, or `private`: only its owner sees it.
+        visibility: `public`, or `private`: only its owner sees it; None: as it is, public where it is new.
         job_id: the job that found it.
     """
 
     owner: Account
     name: str
-    visibility: str = "public"
+    visibility: str | None = None
     job_id: str | None = None
 
 
@@ -95,10 +95,8 @@ def store_blob(storage: Storage, data: bytes, checked: CheckedTicket) -> None:
     without a row is harmless.
 
     Raises:
-        InvalidArchitecture: the network's name is none.
-        StorageFull, StorageFailed: nothing was stored.
+        StorageFull, StorageFailed: nothing was checked.
     """
-    check_network(checked.architecture.name, "/architecture/name")
     storage.put(ticket_key(checked.file_digest), data, durable=True)
 
 
@@ -112,8 +110,9 @@ def insert_listing(
 
     Raises:
         InvalidName, Forbidden, Invalid, NameTaken: as in `publish_ticket`.
+        Conflict: it is there and stays public, whatever visibility is asked for.
     """
-    owner, visibility = publication.owner, publication.visibility
+    owner, visibility = publication.owner, publication.visibility or "public"
     name = check_name(owner, publication.name)
     if visibility not in VISIBILITIES:
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
@@ -121,6 +120,8 @@ def insert_listing(
     fields = checked.fields
     digest = fields["digest"]
     exam = exam_key(fields["manifest"], digest, checked.file_digest)
+    network, family = bound_name(checked.architecture, owner.name)
+    is_public = visibility == "public"
     values = fields | {
         "owner_id": owner.id,
         "name": name,
@@ -129,7 +130,11 @@ def insert_listing(
         "exam_key": exam,
         "origin": find_origin(session, digest, fields["task"]),
         "blob_id": _keep_blob(session, checked),
-        "architecture_id": keep_architecture(session, checked.architecture),
+        "architecture_id": keep_architecture(
+            session, checked.architecture, network, family, is_public=is_public
+        ),
+        "architecture_name": network,
+        "family": family,
         "sort_accuracy": UNMEASURED,
         "sort_gap": UNMEASURED,
         "accuracy_band": UNMEASURED_BAND,
@@ -146,12 +151,23 @@ def insert_listing(
     row = get_own(session, owner, name)
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
+    if not created and publication.visibility is not None:
+        change_visibility(session, row, visibility)
     if created:
         session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
         note_change(session, "published", [row.id])
         keep_words(session, row, owner.name)
         _keep_sketch(session, row, checked.sketch)
     return row, created
+
+
+def find_left_out(row: Listing, checked: CheckedTicket) -> list[str]:
+    """Return the members of a file's manifest that a listing does not take over when its ticket is published
+    again: they are those of the file that came first."""
+    if row.blob.digest == checked.file_digest:
+        return []
+    new, old = checked.fields["manifest"], row.manifest
+    return sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
 
 
 def fill_fingerprints(session: Session, storage: Storage, limits: Limits) -> int:

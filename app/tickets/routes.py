@@ -34,6 +34,7 @@ from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
+from app.tickets.checking import check_listable
 from app.tickets.conditions import Search
 from app.tickets.downloads import find_bytes, find_file
 from app.tickets.files import (
@@ -48,7 +49,14 @@ from app.tickets.files import (
     serve,
 )
 from app.tickets.models import Listing
-from app.tickets.publishing import Publication, check_key, check_name, insert_listing, store_blob
+from app.tickets.publishing import (
+    Publication,
+    check_key,
+    check_name,
+    find_left_out,
+    insert_listing,
+    store_blob,
+)
 from app.tickets.schemas import (
     CardChange,
     DigestResponse,
@@ -57,6 +65,7 @@ from app.tickets.schemas import (
     Lineage,
     LintResponse,
     NewListing,
+    PublishedResponse,
     TicketPage,
     TicketResponse,
     Visibility,
@@ -71,6 +80,7 @@ from app.tickets.search import list_ancestors, list_children, search_tickets
 from app.tickets.service import (
     etag,
     find_copies,
+    get_own,
     get_own_ticket,
     get_ticket,
     is_digest,
@@ -79,6 +89,7 @@ from app.tickets.service import (
     update_card,
     yank_ticket,
 )
+from app.tickets.visibility import change_visibility
 from nirvana.errors import Invalid, Problem
 from nirvana.format.lint import lint
 from nirvana.format.ticket import MEDIA_TYPE
@@ -280,10 +291,11 @@ def _ticket_response(session: Session, row: Listing, reader: Account | None) -> 
 
 def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     """Return the parents and children of a listing, as far as they are published here."""
-    ancestors, children = list_ancestors(session, row, reader), list_children(session, row.digest, reader)
+    ancestors, children = list_ancestors(session, row, reader), list_children(session, row, reader)
     copies = find_copies(session, [*ancestors, *children])
     return Lineage(
         parent=row.parent_digest,
+        is_claim=row.parent_digest is not None and row.job_id is None,
         ancestors=summarise(ancestors, copies),
         children=summarise(children, copies),
     )
@@ -295,7 +307,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     status_code=201,
     response_model=TicketResponse,
     responses={
-        200: {"description": "It was published before", "model": TicketResponse},
+        200: {"description": "It was published before", "model": PublishedResponse},
         **problems(400, 401, 403, 409, 413, 415, 422, 507),
     },
     openapi_extra=describe_upload(NewListing),
@@ -314,7 +326,8 @@ async def create_ticket(
 ) -> Response:
     """Publish a ticket file, as a form or as the body itself.
 
-    The same ticket under the same name again is 200 and changes nothing; another one is 409.
+    The same ticket under the same name again is 200: it takes a visibility that is said, and `left_out` names
+    what else of the new file the listing does not take over. Another ticket is 409.
     """
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
@@ -326,9 +339,12 @@ async def create_ticket(
         store_blob(storage, upload.data, checked)  # before the first lock is taken
         with database.write() as session:
             check_key(session, caller.account, idempotency_key, asked | {"file": checked.file_digest})
-            row, created = insert_listing(session, checked, Publication(caller.account, **asked))
+            row, created = insert_listing(
+                session, checked, Publication(caller.account, fields.name, fields.visibility)
+            )
         with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
-            body = _ticket_response(session, row, caller.account)
+            shown = _ticket_response(session, row, caller.account)
+        body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
         where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
         return _json_response(body, row, 201 if created else 200, {"Location": where})
 
@@ -367,13 +383,13 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
     upload = await receive_ticket(request, settings)
-    check = partial(lint, upload.data, limits_of(settings))
+    check = partial(lint, upload.data, limits_of(settings), check_listable)
     line: Line = request.app.state.linting
     report = await line.run(check)
     return LintResponse.model_validate(report.to_dict())
 
 
-@router.patch(TICKET, operation_id="update_ticket", responses=problems(401, 403, 404, 412, 422))
+@router.patch(TICKET, operation_id="update_ticket", responses=problems(401, 403, 404, 409, 412, 422))
 def update_ticket(
     body: CardChange,
     response: Response,
@@ -382,9 +398,15 @@ def update_ticket(
     session: SessionDep,
     if_match: IfMatch = None,
 ) -> TicketResponse:
-    """Change the card or the tags of your listing; nothing else of it ever changes."""
+    """Change the card, the tags or the visibility of your listing; nothing else of it ever changes. It can be
+    made public at any time, and private until something of others depends on it: then it is 409, and says on
+    what."""
     row = _get_own(session, ticket, caller, admin=False)
     update_card(session, row, body.model_dump(exclude_unset=True), if_match)
+    if body.visibility is not None:
+        change_visibility(session, row, body.visibility)
+        session.flush()
+        row = get_own(session, row.owner, row.name)
     changed = _ticket_response(session, row, caller.account)
     response.headers["ETag"] = _tag(changed, row)
     return changed

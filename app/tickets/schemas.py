@@ -145,33 +145,34 @@ class Lineage(ResponseModel):
     """The tickets that this one was pruned from, and those pruned from it."""
 
     model_config = ResponseModel.model_config | example(
-        parent=_DIGEST, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE]
+        parent=_DIGEST, is_claim=False, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE]
     )
     parent: Annotated[str | None, Field(description="digest, published here or not")]
+    is_claim: Annotated[bool, Field(description="its file says so, and the registry did not see it")]
     ancestors: Annotated[list[TicketSummary], Field(description="the nearest first")]
     children: list[TicketSummary]
+
+
+_TICKET_EXAMPLE: Json = SUMMARY_EXAMPLE | {
+    "size_bytes": 7410,
+    "file_sha256": _DIGEST,
+    "exam": "7c" * 32,
+    "exams": {"WINNING": 1},
+    "description": None,
+    "card": None,
+    "warnings": [],
+    "claims": [],
+    "layers": [_LAYER],
+    "manifest": {"format": "nirvana.ticket/1"},
+    "evaluations": [EVALUATION_EXAMPLE],
+    "lineage": {"parent": None, "is_claim": False, "ancestors": [], "children": []},
+}
 
 
 class TicketResponse(TicketSummary):
     """A listing, whole."""
 
-    model_config = ResponseModel.model_config | example(
-        **SUMMARY_EXAMPLE
-        | {
-            "size_bytes": 7410,
-            "file_sha256": _DIGEST,
-            "exam": "7c" * 32,
-            "exams": {"WINNING": 1},
-            "description": None,
-            "card": None,
-            "warnings": [],
-            "claims": [],
-            "layers": [_LAYER],
-            "manifest": {"format": "nirvana.ticket/1"},
-            "evaluations": [EVALUATION_EXAMPLE],
-            "lineage": {"parent": None, "ancestors": [], "children": []},
-        }
-    )
+    model_config = ResponseModel.model_config | example(**_TICKET_EXAMPLE)
     size_bytes: int
     file_sha256: str
     exam: Annotated[str, Field(description="its verdict is that of its evaluations of this exam")]
@@ -187,6 +188,16 @@ class TicketResponse(TicketSummary):
     manifest: Json
     evaluations: Annotated[list[EvaluationResponse], Field(description="the newest 25, measured here")]
     lineage: Lineage
+
+
+class PublishedResponse(TicketResponse):
+    """A listing, as it is after its file was published."""
+
+    model_config = ResponseModel.model_config | example(**_TICKET_EXAMPLE, left_out=["description"])
+    left_out: Annotated[
+        list[str],
+        Field(description="members of this file that the listing keeps from the file that came first"),
+    ]
 
 
 _OF_DIGEST: Json = SUMMARY_EXAMPLE | {"exam": "7c" * 32, "file_sha256": _DIGEST, "is_first": True}
@@ -310,6 +321,7 @@ class CardChange(RequestModel):
     model_config = RequestModel.model_config | example(card="Found on a laptop.", tags=["small", "teaching"])
     card: Annotated[Plain | None, Field(max_length=65_536, description="markdown")] = None
     tags: list[Plain] = Field(default_factory=list, max_length=100)
+    visibility: Annotated[Visibility | None, Field(description="by default as it is")] = None
 
 
 class Yank(RequestModel):

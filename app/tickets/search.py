@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import SQLColumnExpression, func, literal, select
+from sqlalchemy import SQLColumnExpression, func, literal, or_, select
 from sqlalchemy.orm import Session, aliased, defer, joinedload
 
 from app.accounts.models import Account
@@ -192,20 +192,25 @@ def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:
     return Counter({jobs[job]: count - 1 for job, count in plan.terms.session.execute(query) if job in jobs})
 
 
-def list_children(session: Session, digest: str, reader: Account | None, limit: int = 100) -> list[Listing]:
-    """Return the listings that were pruned from this ticket, oldest first."""
-    query = select(Listing).where(Listing.parent_digest == digest, visible_to(reader))
+def list_children(session: Session, row: Listing, reader: Account | None, limit: int = 100) -> list[Listing]:
+    """Return the listings that were pruned from this ticket, oldest first: those of its owner, and those that
+    the registry's own searches found. What a stranger's file says of its parent is a claim."""
+    query = select(Listing).where(Listing.parent_digest == row.digest, visible_to(reader))
+    query = query.where(or_(Listing.owner_id == row.owner_id, Listing.job_id.is_not(None)))
     return list(session.scalars(query.options(joinedload(Listing.owner)).order_by(Listing.id).limit(limit)))
 
 
 def list_ancestors(session: Session, row: Listing, reader: Account | None, limit: int = 100) -> list[Listing]:
     """Return the listings that this one was pruned from, the nearest first, as far as they are here.
 
-    Of several listings of one digest it takes the one of the same job, then the oldest.
+    Of several listings of one digest it takes the one of the same job, then the oldest. A parent that the
+    registry did not see is a claim, which leads to listings of the same owner alone.
     """
     ancestors: list[Listing] = []
     while row.parent_digest is not None and len(ancestors) < limit:
         query = select(Listing).where(Listing.digest == row.parent_digest, visible_to(reader))
+        if row.job_id is None:
+            query = query.where(Listing.owner_id == row.owner_id)
         same_job = Listing.job_id == row.job_id if row.job_id else Listing.id == 0
         query = query.order_by(same_job.desc().nulls_last(), Listing.id).limit(1)
         parent = session.scalars(query.options(joinedload(Listing.owner))).one_or_none()

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, joinedload, undefer
 
 from app.accounts.models import Account
@@ -40,19 +40,28 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
         NotFound: there is none that `reader` may see.
         Gone: it is in quarantine.
     """
-    query = select(Listing).options(*WHOLE).where(open_to(reader))
-    if _DIGEST.fullmatch(reference):
-        query = query.where(Listing.digest == reference, Listing.quarantined_at.is_(None))
-        query = query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
-    else:
-        owner, _, name = reference.partition("/")
-        query = query.join(Listing.owner).where(Account.name == owner, Listing.name == name)
-    row = session.scalars(query).one_or_none()
+    row = session.scalars(_named(reference, reader).options(*WHOLE)).one_or_none()
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
     if row.quarantined_at is not None:
         raise Gone(f"{reference} is in quarantine since {row.quarantined_at:%Y-%m-%d}: an admin hid it.")
     return row
+
+
+def is_visible(session: Session, reference: str, reader: Account | None) -> bool:
+    """Tell whether there is a listing, by name or by digest, that `reader` may see."""
+    query = _named(reference, reader).where(visible_to(reader))
+    return session.scalar(query.with_only_columns(Listing.id)) is not None
+
+
+def _named(reference: str, reader: Account | None) -> Select[Listing]:
+    """Select the listing that a reference means, in quarantine or not; of a digest, one that is not."""
+    query = select(Listing).where(open_to(reader))
+    if _DIGEST.fullmatch(reference):
+        query = query.where(Listing.digest == reference, Listing.quarantined_at.is_(None))
+        return query.order_by(Listing.visibility.desc(), Listing.id).limit(1)
+    owner, _, name = reference.partition("/")
+    return query.join(Listing.owner).where(Account.name == owner, Listing.name == name)
 
 
 def list_of_digest(

@@ -6,11 +6,11 @@ It asks more than a reader: the ticket's recipe must be one that can be trained 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from nirvana import lazy
-from nirvana.errors import InvalidRecipe, InvalidTicket, JsonObject, Problem, TooLarge
+from nirvana.errors import Invalid, JsonObject, Problem, TooLarge
 from nirvana.format.reader import DEFAULT_LIMITS, Limits, read_file
 from nirvana.format.ticket import Ticket
 
@@ -39,8 +39,15 @@ class LintReport:
         return members | {"warnings": list(self.warnings), "errors": list(members["errors"])}
 
 
-def lint(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> LintReport:
+def lint(
+    source: bytes | str | os.PathLike[str],
+    limits: Limits = DEFAULT_LIMITS,
+    also: Callable[[Ticket], None] | None = None,
+) -> LintReport:
     """Check a file or its bytes as publishing does, without raising for what is wrong inside.
+
+    Args:
+        also: what a registry asks beyond the format; it raises `Invalid`.
 
     Raises:
         NotFound: there is no such file.
@@ -49,7 +56,9 @@ def lint(source: bytes | str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS
     try:
         ticket = Ticket.from_bytes(data, limits)
         lazy.check_recipe(ticket)
-    except (InvalidTicket, InvalidRecipe, TooLarge) as error:
+        if also is not None:
+            also(ticket)
+    except (Invalid, TooLarge) as error:
         return LintReport(False, errors=error.errors or (Problem("", error.code, error.detail),))
     return LintReport(
         True,

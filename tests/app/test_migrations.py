@@ -22,6 +22,7 @@ from app.storage import Storage, make_storage
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, publish_ticket
 from nirvana.networks import zoo
+from nirvana.networks.architecture import Architecture
 from nirvana.verification.protocol import PROTOCOL
 from tests.factories import RECIPE, make_ticket
 from tests.registry import VERDICT
@@ -187,3 +188,37 @@ def test_the_migrated_schema_is_the_one_of_the_models(settings: Settings) -> Non
 def test_migrating_twice_changes_nothing(settings: Settings) -> None:
     migrate_database(settings)
     command.check(alembic_config(settings))
+
+
+def test_old_networks_get_their_owners_names_and_old_accounts_their_skeletons(
+    settings: Settings, database: Database, storage: Storage
+) -> None:
+    graph = Architecture.make("resnet-50", (1, 8, 8), zoo.build("mlp-7", (1, 8, 8), 10).nodes)
+    with database.write() as session:
+        account = create_account(session, "paul")
+        for name, ticket in {"fake": make_ticket(architecture=graph), "real": make_ticket()}.items():
+            publish_ticket(session, storage, ticket.to_bytes(), Publication(account, name))
+    config = alembic_config(settings)
+    command.downgrade(config, "0009")
+    with database.write() as session:
+        for name in ("pau1", "eve"):  # as it was allowed before
+            session.execute(
+                text(
+                    f"INSERT INTO account (name, created_at) SELECT '{name}', created_at FROM account LIMIT 1"
+                )
+            )
+        session.execute(
+            text("UPDATE ticket SET architecture_name = 'resnet-50', family = 'resnet' WHERE name = 'fake'")
+        )
+        session.execute(text("UPDATE architecture SET name = 'resnet-50' WHERE name = 'paul/resnet-50'"))
+    command.upgrade(config, "head")
+    with database.read() as session:
+        tickets = session.execute(text("SELECT name, architecture_name, family FROM ticket")).all()
+        graphs = session.execute(text("SELECT name, family FROM architecture")).all()
+        accounts = session.execute(text("SELECT name, skeleton FROM account")).all()
+    assert {tuple(row) for row in tickets} == {
+        ("fake", "paul/resnet-50", "paul/resnet"),
+        ("real", "mlp-16", "mlp"),
+    }
+    assert {tuple(row) for row in graphs} == {("paul/resnet-50", "paul/resnet"), ("mlp-16", "mlp")}
+    assert {tuple(row) for row in accounts} == {("paul", "paul"), ("pau1", None), ("eve", "eve")}

@@ -14,9 +14,10 @@ from sqlalchemy import func, select
 
 from app.db import Base
 from tests.factories import make_ticket
-from tests.http.hostile import SPEC, Hostile, table
+from tests.http.hostile import LONG, LONGER, SPEC, Hostile, table
 from tests.registry import (
     EACH,
+    TICKET_TYPE,
     VERDICT,
     Registry,
     Templates,
@@ -113,3 +114,46 @@ def test_a_cursor_with_forged_values_is_refused_or_reads_from_elsewhere(target: 
             text = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode().rstrip("=")
             answer = target.send(Hostile("", "GET", f"/api/v1/{path}{joiner}cursor={text}"))
             assert answer.status_code in (200, 422), (path, value, answer.text)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object in ..."""
+    made: dict[str, Any] = {}
+    for _ in range(levels):
+        made = {"a": made}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"provenance": nested(500)}, "/provenance"),
+        ({"provenance": {"x": [[[[[nested(70)]]]]]}}, "/provenance"),
+        ({"description": "a\0"}, "/description"),
+        ({"license": "a\0"}, "/license"),
+    ],
+)
+def test_a_valid_file_that_could_not_be_shown_is_refused_by_lint_and_by_publishing(
+    target: Target, fields: dict[str, Any], pointer: str
+) -> None:
+    data = make_ticket(seed=9, **fields).to_bytes()
+    body = problem(target.registry.publish(data, "deep"), 422, "invalid-ticket")
+    assert pointers(body) == [pointer]
+    headers = {"Content-Type": TICKET_TYPE}
+    report = target.registry.http.post("/api/v1/tickets:lint", content=data, headers=headers).json()
+    assert (report["ok"], pointers(report)) == (False, [pointer])
+    assert count_rows(target.registry) == target.rows
+
+
+PAGES = ["/?q=%00", f"/?min_left={LONG}", f"/?min_kept={LONGER}", "/?task=a%00", "/?sort=%F0%9F%98%80"]
+PAGES += ["/?cursor=%00", "/?cursor=e30", "/tickets/a%00/b", "/tickets/%ff/b", "/tickets/sha256:%00"]
+PAGES += ["/tasks/%00", "/tasks/%ff", "/jobs/%00", f"/jobs/{LONGER}", "/transfers?x=1", "/docs?x=1"]
+PAGES += ["/%00", "/%ff", f"/{LONGER}", "/tickets/ada/first?cursor=%00", "/protocol?a[]=1"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_hostile_address_of_a_page_is_a_page_that_says_so(target: Target, path: str) -> None:
+    for accept in ("text/html", "application/json"):
+        answer = target.registry.http.get(path, headers={"Accept": accept})
+        assert answer.status_code in (404, 422), (path, answer.status_code)
+        assert answer.headers["content-type"].startswith(accept.replace("json", "problem+json"))
