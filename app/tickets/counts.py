@@ -114,11 +114,17 @@ def recount(connection: Connection) -> None:
         return
     grouped = f"SELECT {_values('ticket')}, 0 FROM ticket WHERE true GROUP BY {_values('ticket')}"
     same = f"SELECT id FROM listing_group WHERE ({_COLUMNS}) = ({_values('ticket')})"
-    listed = "SELECT count(*) FROM ticket WHERE ticket.group_id = listing_group.id"
+    listed = "SELECT group_id, count(*) AS listings FROM ticket GROUP BY group_id"
     insert = f"INSERT INTO listing_group ({_COLUMNS}, listings) {grouped}"
     connection.execute(text(f"{insert} ON CONFLICT ({_COLUMNS}) DO NOTHING"))
     connection.execute(text(f"UPDATE ticket SET group_id = ({same}) WHERE coalesce(group_id, 0) <> ({same})"))
-    connection.execute(text(f"UPDATE listing_group SET listings = ({listed})"))
+    connection.execute(text("UPDATE listing_group SET listings = 0"))
+    connection.execute(
+        text(
+            f"UPDATE listing_group SET listings = counted.listings FROM ({listed}) AS counted "
+            "WHERE counted.group_id = listing_group.id"
+        )
+    )
     connection.execute(text("DELETE FROM blob_count"))
     connection.execute(
         text(

@@ -119,24 +119,23 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
     The same ticket has the same digest or, with its units in another order, the same fingerprint. Only public
     listings that are not yanked are ever named, whoever asks.
     """
-    rows = list(rows)
-    is_open = and_(visible_to(None), Listing.yanked_at.is_(None))
-    digests, prints = ({getattr(row, name) for row in rows} - {None} for name in ("digest", "fingerprint"))
-    firsts = [
-        select(func.min(Listing.id)).where(column.in_(values), is_open).group_by(column)
-        for column, values in ((Listing.digest, digests), (Listing.fingerprint, prints))
-    ]
-    query = select(Listing).options(joinedload(Listing.owner)).order_by(Listing.id.desc())
+    copies = [row for row in rows if row.is_copy]
     first_of: dict[str, Listing] = {}
-    for first in session.scalars(query.where(or_(*(Listing.id.in_(ids) for ids in firsts)))):
-        first_of |= {key: first for key in (first.digest, first.fingerprint) if key is not None}
-    copies: dict[int, str] = {}
-    for row in rows:
+    for name in ("digest", "fingerprint"):
+        column = getattr(Listing, name)
+        values = {getattr(row, name) for row in copies} - {None}
+        first = select(func.min(Listing.id)).where(column.in_(values), visible_to(None))
+        first = first.where(Listing.yanked_at.is_(None)).group_by(column)
+        query = select(Listing).options(joinedload(Listing.owner)).where(Listing.id.in_(first))
+        for one in session.scalars(query) if values else ():
+            first_of[getattr(one, name)] = one
+    named: dict[int, str] = {}
+    for row in copies:
         known = [first_of[key] for key in (row.digest, row.fingerprint) if key in first_of]
-        first = min(known, key=lambda one: one.id, default=row)
-        if first.id < row.id:
-            copies[row.id] = f"{first.owner.name}/{first.name}"
-    return copies
+        first_one = min(known, key=lambda one: one.id, default=row)
+        if first_one.id < row.id:
+            named[row.id] = f"{first_one.owner.name}/{first_one.name}"
+    return named
 
 
 def touch_copies(session: Session, row: Listing) -> None:

@@ -51,6 +51,8 @@ def upgrade() -> None:
         sa.Column("listings", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_listing_group")),
         sa.UniqueConstraint(
+            "visibility",
+            "is_yanked",
             "task",
             "architecture_name",
             "family",
@@ -58,8 +60,6 @@ def upgrade() -> None:
             "verdict",
             "origin",
             "license",
-            "visibility",
-            "is_yanked",
             "is_copy",
             name="uq_listing_group_key",
         ),
