@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         with database.write() as session:
             sync_tasks(session)
             publish_key(session, app.state.signing_key)
+        database.analyse()
         yield
         database.dispose()
 

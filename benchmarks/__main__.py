@@ -23,6 +23,7 @@ from benchmarks import (
     cost_model,
     digits_verdicts,
     first_update,
+    registry,
     replicates,
     roofline,
     startup,
@@ -69,6 +70,7 @@ SUITE: dict[str, tuple[str, Benchmark]] = {
 OTHERS: dict[str, tuple[str, Benchmark]] = {
     "cost_model": ("The choice of engine (long)", cost_model.main),
     "digits_verdicts": ("Verdicts on digits (long)", _whole(digits_verdicts.main)),
+    "registry": ("Search among 100,000 listings (long)", _whole(lambda: registry.main([]))),
 }
 
 

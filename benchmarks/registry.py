@@ -401,12 +401,25 @@ def print_table(times: Mapping[str, Mapping[str, tuple[float, float]]], listings
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
+def print_ratios(
+    before: Mapping[str, Mapping[str, Sequence[float]]], after: Mapping[str, Mapping[str, Sequence[float]]]
+) -> None:
+    """Print a row a query: how many times faster the median is than that of an earlier run."""
+    kinds = [kind for kind in after if kind in before]
+    print("\n| query, times faster | " + " | ".join(kinds) + " |\n|---|" + "---|" * len(kinds))
+    for name in QUERIES:
+        ratios = (before[kind][name][0] / after[kind][name][0] for kind in kinds)
+        print(f"| {name} | " + " | ".join(f"{ratio:.1f}" for ratio in ratios) + " |")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Seed, measure and print; with --save the figures are written down, with --before compared."""
+    """Seed, measure and print; with --save the figures are written down, and with --before compared."""
     parser = argparse.ArgumentParser(prog="benchmarks.registry", description=__doc__)
     parser.add_argument("--listings", type=int, default=100_000)
-    parser.add_argument("--databases", default="sqlite,postgresql")
+    both = "sqlite,postgresql" if POSTGRES in os.environ else "sqlite"
+    parser.add_argument("--databases", default=both)
     parser.add_argument("--repeats", type=int, default=30, help="requests of each query")
+    parser.add_argument("--before", type=Path, help="the figures of an earlier run, by --save")
     parser.add_argument("--save", type=Path, help="a JSON file for the figures")
     args = parser.parse_args(arguments)
     times: dict[str, dict[str, tuple[float, float]]] = {}
@@ -418,6 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with serving(url, Path(folder)) as client:
                 times[kind] = measure(client, args.listings, args.repeats)
     print_table(times, args.listings)
+    if args.before:
+        print_ratios(json.loads(args.before.read_text())["times"], times)
     if args.save:
         args.save.write_text(json.dumps({"listings": args.listings, "times": times}, indent=1))
 

@@ -34,7 +34,7 @@ from sqlalchemy.sql.operators import custom_op
 from app.accounts.models import Account
 from app.evaluations.models import band_of_accuracy
 from app.pagination import SortValue
-from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner
+from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner, find_similar
 from app.tickets.counts import find_groups
 from app.tickets.models import ORDERS, Listing, TicketTag, band_of_density
 from app.tickets.text import ANYWHERE, Words
@@ -150,6 +150,8 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
         yield session.scalars(query.limit(FEW + 1)).all()
     if "q" in filters:
         yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
+    if "similar_to" in filters:
+        yield find_similar(session, str(filters["similar_to"]), terms.reader)
     if terms.reader is None and filters.keys() & GROUPED.keys() - {"task"}:
         groups, listings = find_groups(session, terms.of_group(), FEW + 1)
         if listings <= FEW:

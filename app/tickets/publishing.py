@@ -29,7 +29,7 @@ from app.tickets.models import (
     TicketSketch,
     band_of_density,
 )
-from app.tickets.service import get_own, is_copy, touch_copies
+from app.tickets.service import get_own, is_copy, lock_copies, touch_copies
 from app.tickets.text import keep_words
 from nirvana import tasks
 from nirvana.errors import (
@@ -146,6 +146,7 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
     digest = stored.ticket.digest
+    lock_copies(session, digest, stored.fields["fingerprint"])
     values = stored.fields | {
         "owner_id": owner.id,
         "name": name,

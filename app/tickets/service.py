@@ -141,12 +141,21 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
 def touch_copies(session: Session, row: Listing) -> None:
     """Bring every listing of a ticket up to date, in whatever order of its units: which of them is the first
     one may have changed."""
-    same = [Listing.digest == row.digest]
-    if row.fingerprint is not None:
-        same.append(Listing.fingerprint == row.fingerprint)
     session.flush()
     changed = {"version": Listing.version + 1, "is_copy": is_copy()}
-    session.execute(update(Listing).where(or_(*same)).values(changed))
+    session.execute(update(Listing).where(_is_same(row.digest, row.fingerprint)).values(changed))
+
+
+def lock_copies(session: Session, digest: str, fingerprint: str | None) -> None:
+    """Lock every listing of a ticket, in one order and before any kept count, so that nobody who changes some
+    of them waits for somebody who waits for him."""
+    query = select(Listing.id).where(_is_same(digest, fingerprint)).order_by(Listing.id)
+    session.execute(query.with_for_update())
+
+
+def _is_same(digest: str, fingerprint: str | None) -> ColumnElement[bool]:
+    same = Listing.digest == digest
+    return same if fingerprint is None else or_(same, Listing.fingerprint == fingerprint)
 
 
 def is_copy() -> ColumnElement[bool]:
@@ -235,6 +244,7 @@ def _check_tags(tags: Iterable[str]) -> list[str]:
 def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None) -> None:
     """Hide a listing from search, with a reason; who knows it still gets it. Again: a new reason."""
     assert reason in YANK_REASONS
+    lock_copies(session, row.digest, row.fingerprint)
     row.yanked_at, row.yank_reason, row.yank_detail = utc_now(), reason, detail
     touch_copies(session, row)
 
@@ -242,6 +252,7 @@ def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None)
 def unyank_ticket(session: Session, row: Listing) -> None:
     """Show a yanked listing in search again."""
     if row.yanked_at is not None:
+        lock_copies(session, row.digest, row.fingerprint)
         row.yanked_at = row.yank_reason = row.yank_detail = None
         touch_copies(session, row)
 

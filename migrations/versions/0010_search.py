@@ -126,7 +126,7 @@ def _narrow_first() -> tuple[str, ...]:
 def _create_text() -> None:
     if op.get_bind().dialect.name == "sqlite":
         op.execute(
-            "CREATE VIRTUAL TABLE ticket_text USING fts5(words, detail = 'none', prefix = '2 3 4', "
+            "CREATE VIRTUAL TABLE ticket_text USING fts5(words, detail = 'none', prefix = '2 3 4 5 6 7', "
             "tokenize = 'unicode61 remove_diacritics 0')"
         )
         return

@@ -11,7 +11,7 @@ import pytest
 from app.db import utc_now
 from app.tickets import plans, search
 from app.tickets.publishing import Publication, publish_ticket
-from tests.factories import make_ticket
+from tests.factories import make_masks, make_ticket
 from tests.http.conftest import MakeRegistry
 from tests.registry import EACH, VERDICT, Registry, measure, pointers, problem
 
@@ -114,6 +114,15 @@ def pages(registry: Registry, query: dict[str, Any]) -> Iterator[list[str]]:
         answer = registry.http.get(url)
 
 
+def test_the_smallest_ticket_that_is_accurate_and_trains_in_little_memory_is_one_query(
+    full: Registry,
+) -> None:
+    query = {"task": "digits", "accuracy": "min:0.9", "train_bytes": "max:300000", "sort": "kept", "limit": 1}
+    (item,) = full.http.get("/api/v1/tickets", params=query).json()["items"]
+    assert (item["name"], item["train_bytes"] < 300_000) == ("t1", True)
+    assert full.search(**query | {"train_bytes": "max:5000"}) == []
+
+
 def test_pages_go_back_as_they_came(full: Registry) -> None:
     for query in ({"sort": "density"}, {"sort": "accuracy", "order": "asc"}, {"q": "mlp"}, {"q": "mlp imp"}):
         forward, answer = [], full.http.get("/api/v1/tickets", params=query | {"limit": "2"})
@@ -213,6 +222,26 @@ def test_every_way_of_a_search_finds_the_same(full: Registry, monkeypatch: pytes
     assert [full.search(**query) for query in queries] == few
     monkeypatch.setattr(plans, "MOST_GROUPS", 0)
     assert [full.search(**query) for query in queries] == few
+
+
+def test_similar_tickets_share_part_of_their_masks(each_registry: Registry) -> None:
+    ticket = make_ticket("lenet-300-100")
+    nearly = {name: mask.copy() for name, mask in ticket.masks.items()}
+    nearly["fc1.weight"][0, :3] = True
+    tickets = {
+        "first": ticket,
+        "nearly": make_ticket("lenet-300-100", masks=nearly),
+        "other": make_ticket("lenet-300-100", masks=make_masks(ticket.architecture, 0.2, 99)),
+    }
+    for name, one in tickets.items():
+        each_registry.publish(one.to_bytes(), name)
+    each_registry.publish(tickets["nearly"].to_bytes(), "secret", by="bob", visibility="private")
+    assert each_registry.search(similar_to=ticket.digest) == ["nearly"]
+    assert each_registry.search(similar_to=ticket.digest, method="one-shot") == []
+    assert each_registry.search(similar_to="sha256:" + "0" * 64) == []
+    lonely = make_ticket("mlp-64")
+    each_registry.publish(lonely.to_bytes(), "lonely", visibility="private")
+    assert each_registry.search(similar_to=lonely.digest) == []
 
 
 def test_private_listings_are_found_counted_and_named_for_their_owner_alone(each_registry: Registry) -> None:
