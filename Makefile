@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: transcripts fuzz help install up demo serve worker migrate migration test check house golden fmt bench reproduce bench-verdicts openapi clean
+.PHONY: transcripts fuzz help install up demo serve worker migrate migration test check house golden fmt bench reproduce bench-registry bench-verdicts openapi clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minu
 
 transcripts: $(READY) ## what the command line prints, to docs/cli.md (2 minutes)
 	$(BIN)/python scripts/transcripts.py
+
+bench-registry: $(READY) ## search among 100,000 generated listings, on SQLite and PostgreSQL (10 minutes; ARGS="--listings 1000000")
+	scripts/with-postgres $(BIN)/python -m benchmarks.registry $(ARGS)
 
 bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md (an hour and a half)
 	$(BIN)/python -m benchmarks.verdict_rates --write docs/verdict-rates.md $(ARGS)

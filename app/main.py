@@ -89,6 +89,7 @@ def create_app(settings: Settings) -> FastAPI:
             sync_tasks(session)
             if not settings.mirror_of:
                 publish_key(session, app.state.signing_key)
+        database.analyse()
         yield {Connections.KEY: Connections(settings)}
         app.state.checker.close()
         app.state.job_watch.close()

@@ -23,6 +23,7 @@ from benchmarks import (
     cost_model,
     digits_verdicts,
     first_update,
+    registry,
     replicates,
     roofline,
     serving,
@@ -72,6 +73,7 @@ OTHERS: dict[str, tuple[str, Benchmark]] = {
     "digits_verdicts": ("Verdicts on digits (long)", _whole(digits_verdicts.main)),
     "publishing": ("Publishes a second", _whole(serving.publishing)),
     "downloads": ("Downloads a second", _whole(serving.downloads)),
+    "registry": ("Search among 100,000 listings (long)", _whole(lambda: registry.main([]))),
 }
 
 

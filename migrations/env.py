@@ -41,6 +41,8 @@ def run(connection: Connection) -> None:
         render_item=render_item,
     )
     with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # else no migration changes a table
         before = context.get_context().get_current_heads()
         context.run_migrations()
         install_triggers(connection)

@@ -173,6 +173,12 @@ class Registry:
         return [item["name"] for item in answer.json()["items"]]
 
 
+def count_now(session: Session) -> None:
+    """Let PostgreSQL keep its counts with each statement, and not at the end of the transaction."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+
+
 def measure(session: Session, digest: str, evaluation: Json, job_id: str | None = None) -> Evaluation:
     """Record an evaluation of the first listing of a ticket, on its task."""
     query = select(Listing.exam_key).where(Listing.digest == digest, Listing.task == evaluation["task"])

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.changes.service import note_change
 from app.db import Json, insert_if_absent, utc_now
 from app.evaluations.models import ATTESTING, Attestation
-from app.evaluations.service import LISTING
+from app.evaluations.service import LISTING, lock_listings
 from nirvana import tasks
 from nirvana.errors import NotFound
 
@@ -57,6 +57,7 @@ def record_attestation(session: Session, found: Outcome, job_id: str) -> None:
     insert_if_absent(session, Attestation, ticket_digest=found.digest, job_id=job_id, **values)
     origin = find_origin(session, found.digest, found.task)
     stale = (LISTING.c.digest == found.digest, LISTING.c.task == found.task, LISTING.c.origin != origin)
+    lock_listings(session, *stale)
     note_change(session, "origin", session.scalars(select(LISTING.c.id).where(*stale)).all())
     session.execute(update(LISTING).where(*stale).values(origin=origin, version=LISTING.c.version + 1))
 

@@ -148,9 +148,15 @@ def refresh_listings(session: Session, exam: str) -> None:
     """Give every listing of an exam the verdict of its headline evaluation."""
     row = session.scalars(_of_exam(exam).limit(1)).one_or_none()
     if row is not None:
+        lock_listings(session, LISTING.c.exam_key == exam)
         listings = update(LISTING).where(LISTING.c.exam_key == exam)
         session.execute(listings.values(**_headline(row), version=LISTING.c.version + 1))
         note_exam(session, "verdict", exam)
+
+
+def lock_listings(session: Session, *conditions: ColumnElement[bool]) -> None:
+    """Lock listings in the order that everybody locks them in (`app.tickets.service.lock_copies`)."""
+    session.execute(select(LISTING.c.id).where(*conditions).order_by(LISTING.c.id).with_for_update())
 
 
 def _is_copy_of(digest: str) -> ColumnElement[bool]:

@@ -6,16 +6,16 @@ the listing needs nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.accounts.models import Account
 from app.evaluations.models import UNMEASURED
 from app.tickets.counts import SHOWN
-from app.tickets.models import Listing, ListingGroup, TicketTag
+from app.tickets.models import Listing, ListingGroup, TicketSketch, TicketTag
 from app.tickets.text import Words, words
 from nirvana.client.filters import FILTERS, PARSERS, RELEVANCE, SORTS, Range, parse_range
 from nirvana.errors import InvalidQuery, Problem
@@ -24,6 +24,8 @@ Column = InstrumentedAttribute[object]
 Chosen = str | bool | Range
 Row = type[Listing]
 KNOWN_ORIGINS = ("attested", "sealed")
+MOST_SIMILAR = 100
+MOST_SHARING = 5000  # numbers of sketches that are looked at
 MEASURED = ("sort_accuracy", "sort_gap")  # columns that hold UNMEASURED instead of null
 
 
@@ -205,6 +207,22 @@ def _has_tag(_: Terms, row: Row, tag: str) -> Iterator[ColumnElement[bool]]:
     yield select(TicketTag.ticket_id).where(TicketTag.tag == tag, TicketTag.ticket_id == row.id).exists()
 
 
+def find_similar(session: Session, digest: str, reader: Account | None) -> Sequence[int]:
+    """Return listings of other tickets that share most of a ticket's sketch (least hashes of its masks), if
+    the reader may see the ticket."""
+    own = select(Listing.id).where(Listing.digest == digest, visible_to(reader)).order_by(Listing.id).limit(1)
+    numbers = select(TicketSketch.number).where(TicketSketch.ticket_id == own.scalar_subquery())
+    sharing = select(TicketSketch.ticket_id).where(TicketSketch.number.in_(numbers)).limit(MOST_SHARING)
+    shared = sharing.subquery()
+    query = select(shared.c.ticket_id).join(Listing, Listing.id == shared.c.ticket_id)
+    query = query.where(Listing.digest != digest, visible_to(reader)).group_by(shared.c.ticket_id)
+    return session.scalars(query.order_by(func.count().desc(), shared.c.ticket_id).limit(MOST_SIMILAR)).all()
+
+
+def _is_similar(terms: Terms, row: Row, digest: str) -> Iterator[ColumnElement[bool]]:
+    yield row.id.in_(find_similar(terms.session, digest, terms.reader))
+
+
 def _is_best_of_run(terms: Terms, row: Row, _: str) -> Iterator[ColumnElement[bool]]:
     """Yield the condition that no other listing of the same search job is found before this one."""
     other = aliased(Listing)
@@ -224,6 +242,7 @@ CONDITIONS: dict[str, Callable[[Terms, Row, str], Iterable[ColumnElement[bool]]]
     "q": _has_words,
     "owner": _is_owned_by,
     "tag": _has_tag,
+    "similar_to": _is_similar,
     "collapse": _is_best_of_run,
     "include_yanked": lambda *_: (),  # it takes a condition away
 }

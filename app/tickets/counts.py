@@ -26,8 +26,8 @@ KEY = (
     "is_copy",
 )
 _OF_ROW = {"method": "coalesce({}.method, '')", "verdict": "coalesce({}.verdict, '')"}
-_OF_ROW["is_yanked"] = "({0}.yanked_at IS NOT NULL OR {0}.quarantined_at IS NOT NULL)"
-_CHANGING = ", ".join("yanked_at, quarantined_at" if name == "is_yanked" else name for name in KEY)
+_OF_ROW["is_yanked"] = "{}.yanked_at IS NOT NULL"
+_CHANGING = ", ".join("yanked_at" if name == "is_yanked" else name for name in KEY)
 _COLUMNS = ", ".join(KEY)
 
 
@@ -42,6 +42,7 @@ _TO_GROUP = f"""
     UPDATE ticket SET group_id = (SELECT id FROM listing_group WHERE ({_COLUMNS}) = ({_values("NEW")}))
         WHERE id = NEW.id;"""
 _FROM_GROUP = "UPDATE listing_group SET listings = listings - 1 WHERE id = OLD.group_id;"
+_LOCK = 0x6E76616E  # of those who count
 _BLOB = """
     INSERT INTO blob_count (digit, blobs, size_bytes) VALUES (substr(NEW.digest, 8, 1), 1, NEW.size_bytes)
         ON CONFLICT (digit) DO UPDATE SET blobs = blob_count.blobs + 1,
@@ -57,7 +58,8 @@ _SQLITE = {
     "blob_delete": f"AFTER DELETE ON blob BEGIN {_NO_BLOB} END",
 }
 # PostgreSQL fires BEFORE INSERT for rows that a conflict keeps out, too, so AFTER INSERT does the counting.
-# Two groups are locked in order of their ids, so that two listings that change places do not deadlock.
+# It waits until the transaction is about to commit, and then goes one by one: so no writer waits for a count
+# while another one waits for what he holds.
 _POSTGRES = f"""
 CREATE OR REPLACE FUNCTION group_ticket() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     SELECT id INTO NEW.group_id FROM listing_group WHERE ({_COLUMNS}) = ({_values("NEW")});
@@ -72,9 +74,7 @@ CREATE OR REPLACE FUNCTION count_ticket() RETURNS trigger LANGUAGE plpgsql AS $$
     IF TG_OP = 'UPDATE' AND OLD.group_id IS NOT DISTINCT FROM NEW.group_id THEN
         RETURN NULL;
     END IF;
-    IF TG_OP = 'UPDATE' THEN
-        PERFORM id FROM listing_group WHERE id IN (OLD.group_id, NEW.group_id) ORDER BY id FOR NO KEY UPDATE;
-    END IF;
+    PERFORM pg_advisory_xact_lock({_LOCK});
     IF TG_OP <> 'INSERT' THEN
         UPDATE listing_group SET listings = listings - 1 WHERE id = OLD.group_id;
     END IF;
@@ -85,27 +85,23 @@ CREATE OR REPLACE FUNCTION count_ticket() RETURNS trigger LANGUAGE plpgsql AS $$
 END $$;
 CREATE OR REPLACE TRIGGER ticket_grouped BEFORE INSERT OR UPDATE OF {_CHANGING} ON ticket
     FOR EACH ROW EXECUTE FUNCTION group_ticket();
-CREATE OR REPLACE TRIGGER ticket_counted AFTER INSERT OR DELETE OR UPDATE OF {_CHANGING} ON ticket
-    FOR EACH ROW EXECUTE FUNCTION count_ticket();
+DROP TRIGGER IF EXISTS ticket_counted ON ticket;
+CREATE CONSTRAINT TRIGGER ticket_counted AFTER INSERT OR DELETE OR UPDATE OF {_CHANGING} ON ticket
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION count_ticket();
 CREATE OR REPLACE FUNCTION count_blob() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_advisory_xact_lock({_LOCK});
     IF TG_OP = 'INSERT' THEN {_BLOB} ELSE {_NO_BLOB} END IF;
     RETURN NULL;
 END $$;
-CREATE OR REPLACE TRIGGER blob_counted AFTER INSERT OR DELETE ON blob
-    FOR EACH ROW EXECUTE FUNCTION count_blob();
+DROP TRIGGER IF EXISTS blob_counted ON blob;
+CREATE CONSTRAINT TRIGGER blob_counted AFTER INSERT OR DELETE ON blob
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION count_blob();
 """
-
-
-def _has_counts(connection: Connection) -> bool:
-    """Tell whether the schema is as new as the triggers."""
-    inspector = inspect(connection)
-    columns = inspector.get_columns("ticket") if inspector.has_table("listing_group") else []
-    return any(column["name"] == "quarantined_at" for column in columns)
 
 
 def install_triggers(connection: Connection) -> None:
     """Write the triggers, where there are counts to keep; safe to repeat."""
-    if not _has_counts(connection):
+    if not inspect(connection).has_table("listing_group"):
         return
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_POSTGRES)
@@ -117,15 +113,21 @@ def install_triggers(connection: Connection) -> None:
 
 def recount(connection: Connection) -> None:
     """Write every count anew, from the listings, where there are counts; safe to repeat."""
-    if not _has_counts(connection):
+    if not inspect(connection).has_table("listing_group"):
         return
     grouped = f"SELECT {_values('ticket')}, 0 FROM ticket WHERE true GROUP BY {_values('ticket')}"
     same = f"SELECT id FROM listing_group WHERE ({_COLUMNS}) = ({_values('ticket')})"
-    listed = "SELECT count(*) FROM ticket WHERE ticket.group_id = listing_group.id"
+    listed = "SELECT group_id, count(*) AS listings FROM ticket GROUP BY group_id"
     insert = f"INSERT INTO listing_group ({_COLUMNS}, listings) {grouped}"
     connection.execute(text(f"{insert} ON CONFLICT ({_COLUMNS}) DO NOTHING"))
     connection.execute(text(f"UPDATE ticket SET group_id = ({same}) WHERE coalesce(group_id, 0) <> ({same})"))
-    connection.execute(text(f"UPDATE listing_group SET listings = ({listed})"))
+    connection.execute(text("UPDATE listing_group SET listings = 0"))
+    connection.execute(
+        text(
+            f"UPDATE listing_group SET listings = counted.listings FROM ({listed}) AS counted "
+            "WHERE counted.group_id = listing_group.id"
+        )
+    )
     connection.execute(text("DELETE FROM blob_count"))
     connection.execute(
         text(

@@ -173,6 +173,8 @@ class ListingGroup(Base):
     __tablename__ = "listing_group"
     __table_args__ = (
         UniqueConstraint(
+            "visibility",
+            "is_yanked",
             "task",
             "architecture_name",
             "family",
@@ -180,8 +182,6 @@ class ListingGroup(Base):
             "verdict",
             "origin",
             "license",
-            "visibility",
-            "is_yanked",
             "is_copy",
             name="uq_listing_group_key",
         ),

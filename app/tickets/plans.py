@@ -10,8 +10,9 @@ Each way reads a bounded number of rows, or a number that the share of hits alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVarTuple
 
 from sqlalchemy import (
     Boolean,
@@ -33,14 +34,18 @@ from sqlalchemy.sql.operators import custom_op
 from app.accounts.models import Account
 from app.evaluations.models import band_of_accuracy
 from app.pagination import SortValue
-from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner
+from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner, find_similar
 from app.tickets.counts import find_groups
 from app.tickets.models import ORDERS, Listing, TicketTag, band_of_density
 from app.tickets.text import ANYWHERE, Words
 from nirvana.client.filters import Range
 
+CHECKED = sorted({*COLUMNS.values(), *ORDERS, "kept_parameters"} - {"train_bytes"})
+CHECKED += ["id", "owner_id", "job_id", "visibility", "yanked_at", "is_copy"]
+"""Columns that conditions look at."""
 FEW = 1000
 MOST_GROUPS = 32
+Columns = TypeVarTuple("Columns")
 Place = tuple[SortValue, int]
 """The sort value and the id of a row."""
 
@@ -80,14 +85,12 @@ class Plan:
         step = _Step(search.column, search.descending != backwards, after, limit)
         if self.parts is not None:
             return session.scalars(_merge(self.terms, self.parts, step)).all()
-        query = select(Listing.id).where(*self.conditions(Listing))
-        return session.scalars(step.apply(query, Listing)).all()
+        conditions = _walked(self.terms, Listing) if self.ids is None else self.checks(self.ids)
+        return session.scalars(step.apply(select(Listing.id).where(*conditions), Listing)).all()
 
-    def conditions(self, row: Row) -> list[ColumnElement[bool]]:
-        """Return the conditions of what the search finds."""
-        if self.ids is None:
-            return _walked(self.terms, row)
-        return [row.id.in_(self.ids), *self.terms.of(row, without=("q", "owner", "tag"))]
+    def checks(self, ids: Sequence[int]) -> list[ColumnElement[bool]]:
+        """Return the conditions of those of these listings that the search finds."""
+        return [Listing.id.in_(ids), *_without_index(self.terms, self.terms.of(Listing))]
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class _Step:
     after: Place | None
     limit: int
 
-    def apply(self, query: Select[int], row: Row) -> Select[int]:
+    def apply(self, query: Select[*Columns], row: Row) -> Select[*Columns]:
         column, direction = column_of(self.column, row), desc if self.descending else asc
         if self.after is not None:
             value, number = self.after
@@ -110,12 +113,14 @@ class _Step:
         return query.order_by(direction(column), direction(row.id)).limit(self.limit)
 
 
-def read_in_order(search: Search, limit: int) -> Select[int]:
-    """Select the ids of the first listings of a search by task alone, whoever may see them."""
-    query = select(Listing.id)
-    if "task" in search.filters:
-        query = query.where(Listing.task == search.filters["task"])
-    return _Step(search.column, search.descending, None, limit).apply(query, Listing)
+def newest(task: str | None, limit: int) -> Row:
+    """Return an alias of the newest listings (of a task), whoever may see them, as rows that are read first
+    and then checked."""
+    query = select(*(column_of(name) for name in CHECKED))
+    if task is not None:
+        query = query.where(Listing.task == task)
+    step = _Step("created_at", True, None, limit)
+    return aliased(Listing, step.apply(query, Listing).subquery())
 
 
 def make_plan(session: Session, search: Search, reader: Account | None) -> Plan:
@@ -145,6 +150,8 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
         yield session.scalars(query.limit(FEW + 1)).all()
     if "q" in filters:
         yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
+    if "similar_to" in filters:
+        yield find_similar(session, str(filters["similar_to"]), terms.reader)
     if terms.reader is None and filters.keys() & GROUPED.keys() - {"task"}:
         groups, listings = find_groups(session, terms.of_group(), FEW + 1)
         if listings <= FEW:
@@ -203,18 +210,17 @@ def _merge(terms: Terms, parts: Parts, step: _Step) -> Select[int]:
     listed = part.cte("part")
     one, other = aliased(Listing), aliased(Listing)
     conditions = (column_of(parts.column, one) == listed.c.value, *_walked(terms, one, parts.column))
-    top = step.apply(select(one.id).where(*conditions), one)
+    last = replace(step, after=None)
     if terms.session.get_bind().dialect.name == "sqlite":
-        joined = select(other.id).select_from(listed).join(other, other.id.in_(top.correlate(listed)))
-    else:
-        first = top.correlate(listed).lateral("first")
-        joined = select(other.id).select_from(listed).join(first, true()).join(other, other.id == first.c.id)
-    return replace(step, after=None).apply(joined, other)
+        top = step.apply(select(one.id).where(*conditions), one).correlate(listed)
+        return last.apply(select(other.id).select_from(listed).join(other, other.id.in_(top)), other)
+    columns = (one.id, column_of(step.column, one))
+    first = aliased(Listing, step.apply(select(*columns).where(*conditions), one).correlate(listed).lateral())
+    return last.apply(select(first.id).select_from(listed).join(first, true()), first)
 
 
 def _walked(terms: Terms, row: Row, leading: str | None = None) -> list[ColumnElement[bool]]:
-    """Return the conditions of rows that are read in the order of an index. SQLite's planner shall take no
-    other one: a unary plus says so.
+    """Return the conditions of rows that are read in the order of an index.
 
     Args:
         leading: the column of the parts that are merged.
@@ -222,8 +228,13 @@ def _walked(terms: Terms, row: Row, leading: str | None = None) -> list[ColumnEl
     names = terms.search.filters.keys()
     own = {name for name in names if COLUMNS.get(name) == terms.search.column}
     own |= {"task"} & names if leading != "group_id" else set()
-    others = terms.of(row, without=own)
-    if terms.session.get_bind().dialect.name == "sqlite":
-        plus = custom_op[bool]("+")
-        others = [UnaryExpression(one.self_group(), operator=plus, type_=Boolean()) for one in others]
-    return [*terms.of_filters(row, own), *others]
+    return [*terms.of_filters(row, own), *_without_index(terms, terms.of(row, without=own))]
+
+
+def _without_index(terms: Terms, conditions: Iterable[ColumnElement[bool]]) -> list[ColumnElement[bool]]:
+    """Return conditions that rows are checked by. SQLite's planner shall take no index of theirs instead of
+    the one that the search goes by: a unary plus says so."""
+    if terms.session.get_bind().dialect.name != "sqlite":
+        return list(conditions)
+    plus = custom_op[bool]("+")
+    return [UnaryExpression(one.self_group(), operator=plus, type_=Boolean()) for one in conditions]

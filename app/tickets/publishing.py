@@ -30,7 +30,7 @@ from app.tickets.models import (
     TicketSketch,
     band_of_density,
 )
-from app.tickets.service import get_own, is_copy, touch_copies
+from app.tickets.service import get_own, is_copy, lock_copies, touch_copies
 from app.tickets.text import keep_words
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
@@ -120,6 +120,7 @@ def insert_listing(
     fields = checked.fields
     digest = fields["digest"]
     exam = exam_key(fields["manifest"], digest, checked.file_digest)
+    lock_copies(session, digest, fields["fingerprint"])
     network, family = bound_name(checked.architecture, owner.name)
     is_public = visibility == "public"
     values = fields | {

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import SQLColumnExpression, func, literal, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, defer, joinedload
 
 from app.accounts.models import Account
@@ -19,11 +19,11 @@ from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, re
 from app.tickets.conditions import FACETS, Search, column_of, visible_to
 from app.tickets.counts import count_by, find_groups
 from app.tickets.models import Listing, ListingGroup
-from app.tickets.plans import Plan, make_plan, read_in_order
+from app.tickets.plans import Plan, make_plan, newest
 from app.tickets.text import RANKS, Words
 
 MAX_FACET_VALUES = 50
-LOOKS = 5000
+LOOKS = 2000
 CHUNK = 300
 NARROW = (
     joinedload(Listing.owner),
@@ -59,13 +59,9 @@ def search_tickets(
     if cursor is None:
         total, is_exact = (len(page.rows), True) if page.next_cursor is None else _count(plan, len(page.rows))
         page = replace(page, total=total, total_is_exact=is_exact)
-    counted = {name: _count_values(session, search, reader, name) for name in facets}
-    return replace(
-        page,
-        facets={name: values for name, (values, _) in counted.items()},
-        facets_are_exact=all(is_exact for _, is_exact in counted.values()),
-        more=_count_more(plan, page.rows) if search.filters.get("collapse") else {},
-    )
+    more = _count_more(plan, page.rows) if search.filters.get("collapse") else {}
+    counted, are_exact = _count_facets(plan, reader, facets)
+    return replace(page, more=more, facets=counted, facets_are_exact=are_exact)
 
 
 def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Page[Listing]:
@@ -147,40 +143,63 @@ def _count(plan: Plan, least: int) -> tuple[int, bool]:
     terms = plan.terms
     if terms.reader is None and terms.search.is_grouped:
         return find_groups(terms.session, terms.of_group(), 1)[1], True
-    counts, scale = _look(plan, literal(""))
-    return max(least + 1, round(scale * sum(counts.values()))), scale == 1
+    rows, scale = _look(plan, ["id"])
+    return max(least + 1, round(scale * len(rows))), scale == 1
 
 
-def _count_values(
-    session: Session, search: Search, reader: Account | None, name: str
-) -> tuple[dict[str, int], bool]:
-    """Count the listings of each value of a facet, the most frequent ones first; True where that is exact."""
-    plan = make_plan(session, search.without(name), reader)
-    terms, key = plan.terms, FACETS[name]
+def _count_facets(
+    plan: Plan, reader: Account | None, names: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], bool]:
+    """Count the hits of each value of each facet without the facet's own filter; True where that is exact."""
+    session, search = plan.terms.session, plan.terms.search
+    filtered = [name for name in names if name in search.filters]
+    alike = [name for name in names if name not in search.filters]
+    counted, are_exact = _count_values(plan, alike) if alike else ({}, True)
+    for name in filtered:
+        values, is_exact = _count_values(make_plan(session, search.without(name), reader), [name])
+        counted, are_exact = counted | values, are_exact and is_exact
+    return {name: counted[name] for name in names}, are_exact
+
+
+def _count_values(plan: Plan, names: Sequence[str]) -> tuple[dict[str, dict[str, int]], bool]:
+    """Count the hits of each value of these facets, the most frequent ones first; True where it is exact."""
+    terms, keys = plan.terms, [FACETS[name] for name in names]
     if terms.reader is None and terms.search.is_grouped:
-        some = (*terms.of_group(), column_of(key, ListingGroup) != "")
-        return count_by(session, key, some, MAX_FACET_VALUES), True
-    counts, scale = _look(plan, column_of(key))
-    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return {value: round(scale * number) for value, number in order[:MAX_FACET_VALUES]}, scale == 1
+        conditions = [(*terms.of_group(), column_of(key, ListingGroup) != "") for key in keys]
+        counts = [
+            count_by(terms.session, key, some, MAX_FACET_VALUES)
+            for key, some in zip(keys, conditions, strict=True)
+        ]
+        return dict(zip(names, counts, strict=True)), True
+    rows, scale = _look(plan, keys)
+    counters = [Counter(value for value in column if value is not None) for column in zip(*rows, strict=True)]
+    return {
+        name: _scale(counter, scale)
+        for name, counter in zip(names, counters or [Counter[object]()] * len(names), strict=True)
+    }, scale == 1
 
 
-def _look(plan: Plan, value: SQLColumnExpression[object]) -> tuple[dict[str, int], float]:
-    """Count the hits of each value: all of them, or those among the newest LOOKS listings (of the task).
+def _scale(counter: Counter[object], scale: float) -> dict[str, int]:
+    order = sorted(counter.items(), key=lambda item: (-item[1], str(item[0])))
+    return {str(value): round(scale * number) for value, number in order[:MAX_FACET_VALUES]}
+
+
+def _look(plan: Plan, names: Sequence[str]) -> tuple[Sequence[Sequence[object]], float]:
+    """Read columns of all hits, or of those among the newest LOOKS listings (of the task).
 
     Returns:
-        the counts, and the number of listings that each one that was looked at stands for.
+        the rows, and the number of listings that each one that was looked at stands for.
     """
-    terms, scale = plan.terms, 1.0
-    query = select(value, func.count()).select_from(Listing)
-    if plan.ids is None:
-        task = terms.search.filters.get("task")
-        is_of = () if task is None else (ListingGroup.task == task,)
-        scale = max(1.0, find_groups(terms.session, is_of, 1)[1] / LOOKS)
-        newest = read_in_order(Search() if task is None else Search({"task": task}), LOOKS)
-        query = query.where(Listing.id.in_(newest))
-    rows = terms.session.execute(query.where(*plan.conditions(Listing)).group_by(value))
-    return {str(one): number for one, number in rows if one is not None}, scale
+    terms = plan.terms
+    if plan.ids is not None:
+        query = select(*(column_of(name) for name in names)).where(*plan.checks(plan.ids))
+        return terms.session.execute(query).all(), 1.0
+    task = terms.search.filters.get("task")
+    is_of = () if task is None else (ListingGroup.task == task,)
+    scale = max(1.0, find_groups(terms.session, is_of, 1)[1] / LOOKS)
+    row = newest(None if task is None else str(task), LOOKS)
+    query = select(*(column_of(name, row) for name in names)).where(*terms.of(row))
+    return terms.session.execute(query).all(), scale
 
 
 def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:

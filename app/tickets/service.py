@@ -132,45 +132,51 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
     The same ticket has the same digest or, with its units in another order, the same fingerprint. Only public
     listings that are not yanked are ever named, whoever asks.
     """
-    rows = list(rows)
-    if not rows:
-        return {}
-    is_open = and_(visible_to(None), Listing.yanked_at.is_(None))
-    digests, prints = ({getattr(row, name) for row in rows} - {None} for name in ("digest", "fingerprint"))
-    firsts = [
-        select(func.min(Listing.id)).where(column.in_(values), is_open).group_by(column)
-        for column, values in ((Listing.digest, digests), (Listing.fingerprint, prints))
-    ]
-    query = select(Listing).options(joinedload(Listing.owner)).order_by(Listing.id.desc())
+    copies = [row for row in rows if row.is_copy]
     first_of: dict[str, Listing] = {}
-    for first in session.scalars(query.where(or_(*(Listing.id.in_(ids) for ids in firsts)))):
-        first_of |= {key: first for key in (first.digest, first.fingerprint) if key is not None}
-    copies: dict[int, str] = {}
-    for row in rows:
+    for name in ("digest", "fingerprint"):
+        column = getattr(Listing, name)
+        values = {getattr(row, name) for row in copies} - {None}
+        first = select(func.min(Listing.id)).where(column.in_(values), visible_to(None))
+        first = first.where(Listing.yanked_at.is_(None)).group_by(column)
+        query = select(Listing).options(joinedload(Listing.owner)).where(Listing.id.in_(first))
+        for one in session.scalars(query) if values else ():
+            first_of[getattr(one, name)] = one
+    named: dict[int, str] = {}
+    for row in copies:
         known = [first_of[key] for key in (row.digest, row.fingerprint) if key in first_of]
-        first = min(known, key=lambda one: one.id, default=row)
-        if first.id < row.id:
-            copies[row.id] = f"{first.owner.name}/{first.name}"
-    return copies
+        first_one = min(known, key=lambda one: one.id, default=row)
+        if first_one.id < row.id:
+            named[row.id] = f"{first_one.owner.name}/{first_one.name}"
+    return named
 
 
 def touch_copies(session: Session, row: Listing) -> None:
     """Bring every listing of a ticket up to date, in whatever order of its units: which of them is the first
     one may have changed."""
-    same = [Listing.digest == row.digest]
-    if row.fingerprint is not None:
-        same.append(Listing.fingerprint == row.fingerprint)
     session.flush()
     changed = {"version": Listing.version + 1, "is_copy": is_copy()}
-    session.execute(update(Listing).where(or_(*same)).values(changed))
+    session.execute(update(Listing).where(_is_same(row.digest, row.fingerprint)).values(changed))
+
+
+def lock_copies(session: Session, digest: str, fingerprint: str | None) -> None:
+    """Lock every listing of a ticket, in one order and before any kept count, so that nobody who changes some
+    of them waits for somebody who waits for him."""
+    query = select(Listing.id).where(_is_same(digest, fingerprint)).order_by(Listing.id)
+    session.execute(query.with_for_update())
+
+
+def _is_same(digest: str, fingerprint: str | None) -> ColumnElement[bool]:
+    same = Listing.digest == digest
+    return same if fingerprint is None else or_(same, Listing.fingerprint == fingerprint)
 
 
 def is_copy() -> ColumnElement[bool]:
     """Return the condition that an earlier open listing is of the same ticket, in whatever order of units."""
     other = aliased(Listing)
     is_same = or_(other.digest == Listing.digest, other.fingerprint == Listing.fingerprint)
-    is_open = (other.visibility == "public", other.yanked_at.is_(None), other.id < Listing.id)
-    return select(other.id).where(is_same, *is_open).exists()
+    is_open = and_(visible_to(None, other), other.yanked_at.is_(None), other.id < Listing.id)
+    return select(other.id).where(is_same, is_open).exists()
 
 
 def get_own(session: Session, owner: Account, name: str) -> Listing:
@@ -252,6 +258,7 @@ def _check_tags(tags: Iterable[str]) -> list[str]:
 def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None) -> None:
     """Hide a listing from search, with a reason; who knows it still gets it. Again: a new reason."""
     assert reason in YANK_REASONS
+    lock_copies(session, row.digest, row.fingerprint)
     row.yanked_at, row.yank_reason, row.yank_detail = utc_now(), reason, detail
     note_change(session, "yanked", [row.id])
     touch_copies(session, row)
@@ -260,6 +267,7 @@ def yank_ticket(session: Session, row: Listing, reason: str, detail: str | None)
 def unyank_ticket(session: Session, row: Listing) -> None:
     """Show a yanked listing in search again."""
     if row.yanked_at is not None:
+        lock_copies(session, row.digest, row.fingerprint)
         row.yanked_at = row.yank_reason = row.yank_detail = None
         note_change(session, "unyanked", [row.id])
         touch_copies(session, row)

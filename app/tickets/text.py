@@ -106,11 +106,12 @@ class Words:
         if not self.words:
             return false()
         number: ColumnElement[int] = literal_column(f"ticket_text.{self._id}")
-        of_row = exists(select(literal(1)).select_from(table("ticket_text")).where(number == ticket_id))
-        if not self.is_sqlite:
-            return of_row.where(self._match(rank))
+        if not self.is_sqlite:  # a scalar, because PostgreSQL would look up all hits of an EXISTS first
+            matches = select(self._match(rank)).select_from(table("ticket_text")).where(number == ticket_id)
+            return func.coalesce(matches.scalar_subquery(), false())
         written: ColumnElement[str] = literal(" ") + column("words")
-        return of_row.where(*(func.instr(written, f" {rank}{word}") > 0 for word in self.words))
+        checks = [number == ticket_id, *(func.instr(written, f" {rank}{word}") > 0 for word in self.words)]
+        return exists(select(literal(1)).select_from(table("ticket_text")).where(*checks))
 
     @property
     def _id(self) -> str:

@@ -51,6 +51,8 @@ def upgrade() -> None:
         sa.Column("listings", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_listing_group")),
         sa.UniqueConstraint(
+            "visibility",
+            "is_yanked",
             "task",
             "architecture_name",
             "family",
@@ -58,8 +60,6 @@ def upgrade() -> None:
             "verdict",
             "origin",
             "license",
-            "visibility",
-            "is_yanked",
             "is_copy",
             name="uq_listing_group_key",
         ),
@@ -126,7 +126,7 @@ def _narrow_first() -> tuple[str, ...]:
 def _create_text() -> None:
     if op.get_bind().dialect.name == "sqlite":
         op.execute(
-            "CREATE VIRTUAL TABLE ticket_text USING fts5(words, detail = 'none', prefix = '2 3 4', "
+            "CREATE VIRTUAL TABLE ticket_text USING fts5(words, detail = 'none', prefix = '2 3 4 5 6 7', "
             "tokenize = 'unicode61 remove_diacritics 0')"
         )
         return

@@ -137,6 +137,7 @@ FILTERS = (
     Filter("license", "equal", "licence of the ticket, such as CC-BY-4.0", facet=True),
     Filter("owner", "equal", "account that published the ticket", column=None),
     Filter("tag", "equal", "tag of the listing", column=None),
+    Filter("similar_to", "equal", "digest of a ticket: the 100 whose masks share most with it", column=None),
     Filter(
         "init",
         "choice",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from alembic import command
@@ -10,6 +11,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from app.__main__ import alembic_config
+from app.accounts.models import Account
 from app.accounts.service import create_account
 from app.db import Database
 from app.evaluations.origins import Outcome, record_attestation
@@ -20,7 +22,7 @@ from app.tickets.models import Blob, BlobCount, Listing, ListingGroup, TicketSke
 from app.tickets.publishing import Publication, publish_ticket
 from app.tickets.service import unyank_ticket, yank_ticket
 from tests.factories import make_ticket
-from tests.registry import VERDICT, measure
+from tests.registry import VERDICT, count_now, measure
 
 
 def kept(session: Session) -> dict[tuple[object, ...], int]:
@@ -45,6 +47,7 @@ def counted(session: Session) -> dict[tuple[object, ...], int]:
 
 def assert_kept(session: Session) -> None:
     session.flush()
+    count_now(session)
     assert kept(session) == counted(session)
     groups = select(Listing.name).join(ListingGroup, Listing.group_id == ListingGroup.id)
     same = groups.where(Listing.task == ListingGroup.task, Listing.origin == ListingGroup.origin)
@@ -88,11 +91,35 @@ def test_kept_counts_are_those_of_the_listings_whatever_happened(
         assert len(kept(session)) > 5
 
 
+def test_counts_hold_when_several_write_at_once(database: Database, storage: Storage) -> None:
+    with database.write() as session:
+        owners = [create_account(session, f"owner-{number}") for number in range(3)]
+
+    def work(owner: Account) -> None:
+        for step in range(4):
+            data = make_ticket(seed=step).to_bytes()
+            with database.write() as session:
+                row, _ = publish_ticket(session, storage, data, Publication(owner, f"t{step}"))
+            with database.write() as session:
+                yank_ticket(session, session.get_one(Listing, row.id), "broken", None)
+            with database.write() as session:
+                measure(session, row.digest, VERDICT)
+            with database.write() as session:
+                unyank_ticket(session, session.get_one(Listing, row.id))
+
+    with ThreadPoolExecutor(len(owners)) as pool:
+        list(pool.map(work, owners))
+    with database.write() as session:
+        assert_kept(session)
+        assert sum(kept(session).values()) == 12
+
+
 def test_the_same_ticket_again_counts_once(database: Database, storage: Storage) -> None:
     with database.write() as session:
         ada = create_account(session, "ada")
         for _ in range(2):
             publish_ticket(session, storage, make_ticket().to_bytes(), Publication(ada, "t"))
+        count_now(session)
         assert list(kept(session).values()) == [1]
 
 
@@ -100,6 +127,7 @@ def test_what_is_counted_wrongly_is_counted_anew(database: Database, storage: St
     with database.write() as session:
         ada = create_account(session, "ada")
         publish_ticket(session, storage, make_ticket().to_bytes(), Publication(ada, "t"))
+        count_now(session)
         session.execute(update(ListingGroup).values(listings=7))
         session.execute(update(BlobCount).values(blobs=7))
         session.execute(update(Listing).values(group_id=None))

@@ -33,7 +33,7 @@ from nirvana.errors import NotFound
 from nirvana.format.ticket import Ticket
 from nirvana.verification.protocol import PROTOCOL, SEEDS_APART
 from tests.factories import RECIPE, make_ticket
-from tests.registry import VERDICT
+from tests.registry import VERDICT, count_now
 
 POOLS = {"dense": "1" * 64, "reference": "0" * 64}
 BRIEF = dataclasses.replace(RECIPE, steps=10).to_dict()
@@ -79,6 +79,7 @@ def world(database: Database, storage: Storage) -> Iterator[World]:
 @contextmanager
 def open_world(database: Database, storage: Storage) -> Iterator[World]:
     with database.write() as session:
+        count_now(session)
         accounts = {name: create_account(session, name) for name in ("cleo", "dan", "eve")}
         yield World(session, storage, accounts)
 
