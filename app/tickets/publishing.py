@@ -15,6 +15,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.accounts.service import charge_storage
 from app.architectures.service import keep_architecture
 from app.db import Json, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED
@@ -158,6 +159,7 @@ def insert_listing(session: Session, stored: StoredTicket, publication: Publicat
         terms = [{"term": term, "ticket_id": row.id} for term in terms_of(row, owner.name)]
         session.execute(insert(TicketTerm), terms)
         _keep_sketch(session, row, stored.ticket)
+        charge_storage(session, owner.id, row.blob.size_bytes)
     return row, created
 
 

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
-from app.accounts.service import Caller
+from app.accounts.service import Caller, check_storage
 from app.db import Database, Json
 from app.dependencies import (
     TICKET,
@@ -247,7 +247,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     status_code=201,
     responses={
         200: {"description": "It was published before", "model": TicketResponse},
-        **problems(400, 401, 403, 409, 413, 415, 422, 507),
+        **problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=describe_upload(name="lenet-300-100-digits-07", visibility="public"),
 )
@@ -271,6 +271,7 @@ async def create_ticket(
 
     def publish() -> TicketResponse:
         check_name(caller.account, fields["name"])
+        check_storage(settings, caller.account, len(upload.data))
         stored = store_blob(storage, upload.data, limits_of(settings))  # before the first lock is taken
         check_key(session, caller.account, idempotency_key, fields | {"file": stored.file_digest})
         row, created = insert_listing(session, stored, Publication(caller.account, **fields))
