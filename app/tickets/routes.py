@@ -312,9 +312,10 @@ def _field_problems(in_form: Set[str], in_query: Set[str], known: Set[str]) -> I
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
+    line: Line = request.app.state.linting
+    line.check()
     upload = await receive_ticket(request, settings)
     check = partial(lint, upload.data, limits_of(settings))
-    line: Line = request.app.state.linting
     report = await line.run(check)
     return LintResponse.model_validate(report.to_dict())
 
