@@ -1,10 +1,14 @@
-"""Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name."""
+"""Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name.
+
+Those that wait for nothing are coroutines: a plain function would be run in a thread, and a thread that
+answers waits its turn behind those that check files.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlencode
@@ -34,19 +38,19 @@ log = logging.getLogger("nirvana.app")
 READING = ("GET", "HEAD")
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     """Return the settings that the app was made with."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_storage(request: Request) -> Storage:
+async def get_storage(request: Request) -> Storage:
     """Return the blob store."""
     storage: Storage = request.app.state.storage
     return storage
 
 
-def get_database(request: Request) -> Database:
+async def get_database(request: Request) -> Database:
     """Return the database, for those who open their own transactions (streams)."""
     database: Database = request.app.state.database
     return database
@@ -54,7 +58,7 @@ def get_database(request: Request) -> Database:
 
 def get_session(request: Request) -> Iterator[Session]:
     """Open the request's one transaction: it only reads for GET and HEAD, and commits before the answer."""
-    database = get_database(request)
+    database: Database = request.app.state.database
     with database.read() if request.method in READING else database.write() as session:
         yield session
 
@@ -159,10 +163,10 @@ async def hold_stream(request: Request, payer: PayerDep) -> AsyncIterator[None]:
         yield
 
 
-def require(scope: str) -> Callable[[Caller | None], Caller]:
+def require(scope: str) -> Callable[[Caller | None], Awaitable[Caller]]:
     """Make a dependency: the caller, whose token must have `scope`. Raises: Unauthenticated, MissingScope."""
 
-    def check(caller: OptionalCaller) -> Caller:
+    async def check(caller: OptionalCaller) -> Caller:
         if caller is None:
             raise Unauthenticated(
                 f"This needs a token with the scope {scope!r}: Authorization: Bearer nvn_..."
@@ -173,14 +177,14 @@ def require(scope: str) -> Callable[[Caller | None], Caller]:
     return check
 
 
-def any_caller(caller: OptionalCaller) -> Caller:
+async def any_caller(caller: OptionalCaller) -> Caller:
     """Return the caller, whatever the scopes. Raises: Unauthenticated."""
     if caller is None:
         raise Unauthenticated("This needs a token: Authorization: Bearer nvn_...")
     return caller
 
 
-def find_account(caller: OptionalCaller) -> Account | None:
+async def find_account(caller: OptionalCaller) -> Account | None:
     """Return the account whose private listings may be read: the caller's, if the token may read."""
     if caller is None or "read" not in caller.token.scopes:
         return None
@@ -209,7 +213,7 @@ class Paging:
         link_next(self.request, self.response, cursor)
 
 
-def read_paging(
+async def read_paging(
     request: Request, response: Response, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Paging:
     """Return the page that the query asks for."""
@@ -244,7 +248,7 @@ TicketReference = Annotated[
 ]
 
 
-def refuse_unknown_query(request: Request) -> None:
+async def refuse_unknown_query(request: Request) -> None:
     """Refuse a query that the route does not know: a typo must never widen a search.
 
     Raises:
