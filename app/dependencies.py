@@ -1,11 +1,15 @@
-"""Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name."""
+"""Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name.
+
+Those that wait for nothing are coroutines: a plain function would be run in a thread, and a thread that
+answers waits its turn behind those that check files.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote, urlencode
@@ -40,19 +44,19 @@ CSRF_HEADER = "x-csrf-token"
 MAX_HEADER = 16_000
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     """Return the settings that the app was made with."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_storage(request: Request) -> Storage:
+async def get_storage(request: Request) -> Storage:
     """Return the blob store."""
     storage: Storage = request.app.state.storage
     return storage
 
 
-def get_database(request: Request) -> Database:
+async def get_database(request: Request) -> Database:
     """Return the database, for those who open their own transactions (streams)."""
     database: Database = request.app.state.database
     return database
@@ -188,10 +192,10 @@ async def hold_stream(request: Request, payer: PayerDep) -> AsyncIterator[None]:
         yield
 
 
-def require(scope: str) -> Callable[[Caller | None], Caller]:
+def require(scope: str) -> Callable[[Caller | None], Awaitable[Caller]]:
     """Make a dependency: the caller, whose token must have `scope`. Raises: Unauthenticated, MissingScope."""
 
-    def check(caller: OptionalCaller) -> Caller:
+    async def check(caller: OptionalCaller) -> Caller:
         if caller is None:
             raise Unauthenticated(
                 f"This needs a token with the scope {scope!r}: Authorization: Bearer nvn_..."
@@ -202,14 +206,14 @@ def require(scope: str) -> Callable[[Caller | None], Caller]:
     return check
 
 
-def any_caller(caller: OptionalCaller) -> Caller:
+async def any_caller(caller: OptionalCaller) -> Caller:
     """Return the caller, whatever the scopes. Raises: Unauthenticated."""
     if caller is None:
         raise Unauthenticated("This needs a token: Authorization: Bearer nvn_...")
     return caller
 
 
-def find_account(caller: OptionalCaller) -> Account | None:
+async def find_account(caller: OptionalCaller) -> Account | None:
     """Return the account whose private listings may be read: the caller's, if the token may read."""
     if caller is None or "read" not in caller.token.scopes:
         return None
@@ -267,7 +271,7 @@ class Paging:
         link_pages(self.request, self.response, cursors)
 
 
-def read_paging(
+async def read_paging(
     request: Request, response: Response, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Paging:
     """Return the page that the query asks for."""

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="most floating-point operations that an account's jobs of 24 hours may plan together",
     )
+    max_stored_bytes_per_account: int = Field(
+        default=10_240 * MIB, ge=0, description="ticket files that an account publishes, together"
+    )
     max_open_jobs_per_account: int = Field(
         default=20, ge=1, description="queued and running jobs of one account"
     )

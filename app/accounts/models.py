@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, one_of, utc_now
@@ -31,6 +31,11 @@ class Account(Base):
     """Argon2id with its parameters; None: it signs in with tokens alone."""
     is_admin: Mapped[bool] = mapped_column(default=False)
     """Its browser sessions have the scope `admin`, and it may make tokens that have it."""
+    tickets: Mapped[int] = mapped_column(default=0)
+    """Listings that it has published; `stored_bytes` is the size of their files together."""
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    max_stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Size of all its files together; None: the setting's default."""
     network: Mapped[str | None] = mapped_column(String(50))
     """The network that it was made from, while it is new; None: it never was, or its operator made it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)

@@ -167,7 +167,11 @@ class Line:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do some work in a thread when it is its turn. Raises: Unavailable: the line is too long."""
+        self.check()
+        return await anyio.to_thread.run_sync(work, limiter=self.limiter)
+
+    def check(self) -> None:
+        """Refuse one more in the line, before its body is read. Raises: Unavailable: it is too long."""
         if self.limiter.statistics().tasks_waiting >= self.most_waiting:
             detail = f"{self.most_waiting} others wait for this already; try again."
             raise Unavailable(detail, retry_after_seconds=BUSY_SECONDS)
-        return await anyio.to_thread.run_sync(work, limiter=self.limiter)

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.accounts.service import charge_storage
 from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
 from app.db import insert_all_absent, insert_if_absent, utc_now
@@ -159,6 +160,7 @@ def insert_listing(
         note_change(session, "published", [row.id])
         keep_words(session, row, owner.name)
         _keep_sketch(session, row, checked.sketch)
+        charge_storage(session, owner.id, row.blob.size_bytes)
     return row, created
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
-from app.accounts.service import Caller
+from app.accounts.service import Caller, check_storage
 from app.db import Database, Json
 from app.dependencies import (
     TICKET,
@@ -308,7 +308,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     response_model=TicketResponse,
     responses={
         200: {"description": "It was published before", "model": PublishedResponse},
-        **problems(400, 401, 403, 409, 413, 415, 422, 507),
+        **problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=describe_upload(NewListing),
 )
@@ -333,6 +333,7 @@ async def create_ticket(
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
     asked = {"name": fields.name, "visibility": fields.visibility or "public"}
     caller.need_name(check_name(caller.account, fields.name))
+    check_storage(settings, caller.account, len(upload.data))
     checked = await request.app.state.checker.check(upload.data)
 
     def publish() -> Response:
@@ -382,9 +383,10 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
+    line: Line = request.app.state.linting
+    line.check()
     upload = await receive_ticket(request, settings)
     check = partial(lint, upload.data, limits_of(settings), check_listable)
-    line: Line = request.app.state.linting
     report = await line.run(check)
     return LintResponse.model_validate(report.to_dict())
 

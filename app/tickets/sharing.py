@@ -8,12 +8,12 @@ import re
 from functools import partial
 from typing import Annotated, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from app.db import Json
 from app.dependencies import TICKET, Conditional, Reader, SessionDep, SettingsDep, StorageDep, TicketReference
+from app.limits.service import Line
 from app.schemas import ResponseModel, binary, example, problems
 from app.settings import Settings
 from app.storage import Storage, ticket_key
@@ -83,7 +83,8 @@ async def diff_tickets(
     are compared in the order that they have."""
     files = [get_ticket(session, name, reader).blob.digest for name in (ticket, other)]
     compare = partial(_diff_files, storage, files, limits_of(settings))
-    shared = await anyio.to_thread.run_sync(compare, limiter=request.app.state.lint_slots)
+    line: Line = request.app.state.linting
+    shared = await line.run(compare)
     return Diff.model_validate({"first": ticket, "second": other} | shared)
 
 

@@ -23,6 +23,14 @@ INDEXES = {
 
 def upgrade() -> None:
     op.add_column("account", sa.Column("network", sa.String(length=50), nullable=True))
+    op.add_column("account", sa.Column("tickets", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("account", sa.Column("stored_bytes", sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("account", sa.Column("max_stored_bytes", sa.BigInteger(), nullable=True))
+    op.execute(
+        "UPDATE account SET tickets = (SELECT count(*) FROM ticket WHERE ticket.owner_id = account.id), "
+        "stored_bytes = (SELECT coalesce(sum(blob.size_bytes), 0) FROM ticket JOIN blob "
+        "ON blob.id = ticket.blob_id WHERE ticket.owner_id = account.id)"
+    )
     op.add_column("job", sa.Column("person", sa.String(length=80), nullable=False, server_default=""))
     op.execute("UPDATE job SET person = 'account:' || account_id")
     op.drop_index("ix_job_queue", table_name="job")
@@ -97,4 +105,5 @@ def downgrade() -> None:
         op.drop_index(name, table_name="job")
     op.create_index("ix_job_queue", "job", ["state", "priority", "created_at"], unique=False)
     op.drop_column("job", "person")
-    op.drop_column("account", "network")
+    for column in ("network", "max_stored_bytes", "stored_bytes", "tickets"):
+        op.drop_column("account", column)

@@ -11,11 +11,12 @@ from sqlalchemy import inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.__main__ import alembic_config, migrate_database
+from app.accounts.models import Account
 from app.accounts.service import create_account
 from app.db import Base, Database, utc_now
 from app.evaluations.models import Evaluation
 from app.evaluations.service import record_evaluation
-from app.jobs.models import Job
+from app.jobs.models import Job, JobCount
 from app.jobs.service import append_events, read_events
 from app.settings import Settings
 from app.storage import Storage, make_storage
@@ -222,3 +223,24 @@ def test_old_networks_get_their_owners_names_and_old_accounts_their_skeletons(
     }
     assert {tuple(row) for row in graphs} == {("paul/resnet-50", "paul/resnet"), ("mlp-16", "mlp")}
     assert {tuple(row) for row in accounts} == {("paul", "paul"), ("pau1", None), ("eve", "eve")}
+
+
+def test_what_is_kept_of_queues_and_accounts_is_counted_from_the_rows_that_are_there(
+    settings: Settings, database: Database, storage: Storage
+) -> None:
+    data = [make_ticket(seed=seed).to_bytes() for seed in range(2)]
+    with database.write() as session:
+        account, other = create_account(session, "ada"), create_account(session, "bob")
+        for number, file in enumerate(data):
+            publish_ticket(session, storage, file, Publication(account, f"t{number}"))
+        session.add_all([job(account.id, "prune"), job(other.id, "verify")])
+    config = alembic_config(settings)
+    command.downgrade(config, "0009")
+    command.upgrade(config, "head")
+    with database.read() as session:
+        rows = dict(session.execute(select(Account.name, Account.stored_bytes)).all())
+        people = set(session.scalars(select(Job.person)))
+        counts = dict(session.execute(select(JobCount.state, JobCount.number)).all())
+    assert rows == {"ada": sum(map(len, data)), "bob": 0}
+    assert people == {f"account:{account.id}", f"account:{other.id}"}
+    assert counts == {"queued": 2}

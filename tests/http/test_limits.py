@@ -292,3 +292,21 @@ def test_the_page_about_limits_has_the_table_as_it_is() -> None:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[1].startswith(rate.help)
         assert cells[2:] == [rate.address, rate.account]
+
+
+def test_an_account_s_files_are_bounded_together_and_the_same_one_again_costs_nothing(
+    make_registry: MakeRegistry,
+) -> None:
+    data = [make_ticket(seed=seed).to_bytes() for seed in range(3)]
+    most = len(data[0]) + len(data[1]) + 10
+    registry = make_registry(max_stored_bytes_per_account=most)
+    assert [registry.publish(data[n], f"t{n}").status_code for n in (0, 0)] == [201, 200]
+    assert registry.publish(data[1], "t1").status_code == 201
+    body = problem(registry.publish(data[2], "t2"), 429, "quota-exceeded")
+    assert body["limit_bytes"] == most
+    assert registry.publish(data[2], "t2", by="bob").status_code == 201
+    account = registry.account()
+    assert (account.tickets, account.stored_bytes) == (2, len(data[0]) + len(data[1]))
+    with registry.database.write() as session:
+        session.merge(account).max_stored_bytes = 10 * most
+    assert registry.publish(data[2], "t2").status_code == 201
