@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from app import health, pages, problems, schemas
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
+from app.changes.feeds import router as feeds
 from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import refuse_unknown_query
@@ -56,6 +57,7 @@ API = (
     jobs,
     transfers,
     changes,
+    feeds,
     dumps,
     webhooks,
 )
