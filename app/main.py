@@ -34,6 +34,7 @@ from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
 from app.tickets.checking import Checker
+from app.tickets.counting import Downloads
 from app.tickets.downloads import FileGate
 from app.tickets.files import exits_of, limits_of
 from app.tickets.pages import router as ticket_pages
@@ -78,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
                 publish_key(session, app.state.signing_key)
         yield
         app.state.checker.close()
+        if not settings.mirror_of:
+            app.state.downloads.write()
         database.dispose()
 
     app = FastAPI(
@@ -93,13 +96,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
     app.state.storage = make_storage(settings)
     app.state.signing_key = load_key(settings.signing_key)
+    app.state.downloads = Downloads(database)
     app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.lint_slots = anyio.CapacityLimiter(LINTS_AT_ONCE)
     problems.install(app, max_body_bytes=settings.max_body_bytes)
     pages.install(app)
     _include(app)
     schemas.describe(app)
-    app.add_middleware(FileGate, database=database, storage=app.state.storage, exits=exits_of(settings))
+    app.add_middleware(
+        FileGate, downloads=app.state.downloads, storage=app.state.storage, exits=exits_of(settings)
+    )
     if settings.mirror_of:
         app.add_middleware(ReadOnlyGate)
     app.add_middleware(RequestMiddleware, metrics=metrics, max_body_bytes=settings.max_body_bytes)

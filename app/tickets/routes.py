@@ -28,6 +28,7 @@ from app.dependencies import (
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.schemas import ResponseModel, binary, problems
+from app.tickets.counting import list_downloads
 from app.tickets.downloads import find_bytes, find_file
 from app.tickets.files import (
     Export,
@@ -45,6 +46,8 @@ from app.tickets.publishing import Publication, check_key, check_name, insert_li
 from app.tickets.schemas import (
     CardChange,
     DigestResponse,
+    DownloadDay,
+    DownloadPage,
     LayerPage,
     LayerResponse,
     Lineage,
@@ -75,6 +78,7 @@ from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
+DAYS = 90
 
 Publisher = Annotated[Caller, Depends(require("publish"))]
 Yanker = Annotated[Caller, Depends(require("yank"))]
@@ -114,8 +118,10 @@ def get_file(
     settings: SettingsDep,
 ) -> Response:
     """The .ticket file: If-None-Match, Range and If-Range work."""
-    download = find_file(session, ticket, reader).download
-    return serve(request, storage, download, exits_of(settings))
+    file = find_file(session, ticket, reader)
+    response = serve(request, storage, file.download, exits_of(settings))
+    request.app.state.downloads.note(request, response, file.listing_id)
+    return response
 
 
 @router.get("/files/{file_sha256}", operation_id="get_file", response_class=Response, responses={
@@ -134,8 +140,10 @@ def get_file_of_bytes(
     settings: SettingsDep,
 ) -> Response:
     """A .ticket file by the sha256 of its bytes, as long as some listing that you may see has it."""
-    download = find_bytes(session, file_sha256, reader).download
-    return serve(request, storage, download, exits_of(settings))
+    file = find_bytes(session, file_sha256, reader)
+    response = serve(request, storage, file.download, exits_of(settings))
+    request.app.state.downloads.note(request, response, file.listing_id)
+    return response
 
 
 @router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response, responses={
@@ -156,6 +164,13 @@ def get_export(
     model, or as a Python script that trains it."""
     row = get_ticket(session, ticket, reader)
     return export_file(request, storage, settings, Export(row, format, is_immutable=not is_digest(ticket)))
+
+
+@router.get(f"{TICKET}/downloads", operation_id="list_ticket_downloads", responses=problems(404))
+def get_downloads(ticket: TicketReference, session: SessionDep, reader: Reader) -> DownloadPage:
+    """Downloads of a listing's file a day, without robots: the newest 90 days that had any."""
+    total, rows = list_downloads(session, find_file(session, ticket, reader).listing_id, DAYS)
+    return DownloadPage(total=total, items=[DownloadDay.model_validate(row) for row in rows])
 
 
 @router.get(f"{TICKET}/layers", operation_id="list_ticket_layers", responses=problems(404))
