@@ -242,5 +242,6 @@ def test_downloads_are_counted_a_day_and_robots_are_not(each_registry: Registry)
     registry.stop()
     with registry.database.read() as session:
         total, days = list_downloads(session, 1, 90)
+    registry.database.dispose()  # opened again by the two lines above
     assert total == 7
     assert [day.count for day in days] == [3, 4]
