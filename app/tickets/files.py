@@ -41,7 +41,7 @@ YEAR_SECONDS = 31_536_000
 EXPORTS = "3"  # raise it when an export's bytes change, so that cached ones are made again
 _FILE = {"type": "string", "format": "binary"}
 _RAW = {MEDIA_TYPE: {"schema": _FILE, "example": "(bytes)"}}
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,99})-([0-9]{0,99})")  # of more digits: as if none was asked for
 
 
 @dataclass(frozen=True)
