@@ -192,6 +192,21 @@ def insert_all_absent(session: Session, model: type[Base], rows: Sequence[Mappin
         session.connection().execute(_insert(model, _dialect(session)), list(rows))
 
 
+def add_counts(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
+    """Add each row's `count` to that of the row with its primary key, which is inserted if need be."""
+    dialect = _dialect(session)
+    table = inspect(model).local_table
+    insert = sqlite.Insert if dialect == "sqlite" else postgresql.Insert
+    assert isinstance(table, Table)
+    statement = insert(table)
+    added = {"count": table.c.count + statement.excluded.count}
+    keys = [column.name for column in inspect(model).primary_key]
+    if rows:
+        session.connection().execute(
+            statement.on_conflict_do_update(index_elements=keys, set_=added), list(rows)
+        )
+
+
 @cache
 def _insert_absent(model: type[Base], dialect: str) -> Executable:
     """Return a statement that is written and compiled once: building it costs more than running it."""

@@ -14,6 +14,7 @@ from app.accounts.pages import find_signed_in
 from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
 from app.architectures.routes import router as architectures
+from app.changes.feeds import router as feeds
 from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import limit_request, refuse_unknown_query, refuse_unstorable_body
@@ -37,6 +38,7 @@ from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
 from app.tickets.checking import Checker
+from app.tickets.counting import Downloads
 from app.tickets.downloads import FileGate
 from app.tickets.exporting import Exporter
 from app.tickets.files import exits_of, limits_of
@@ -63,6 +65,7 @@ API = (
     jobs,
     transfers,
     changes,
+    feeds,
     dumps,
     webhooks,
 )
@@ -93,6 +96,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield {Connections.KEY: Connections(settings)}
         app.state.checker.close()
         app.state.job_watch.close()
+        if not settings.mirror_of:
+            app.state.downloads.write()
         database.dispose()
 
     app = FastAPI(
@@ -116,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.limiter = Limiter(settings)
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
     app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
+    app.state.downloads = Downloads(database)
     app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     app.state.passwords = Line(*PASSWORDS)
@@ -123,7 +129,9 @@ def create_app(settings: Settings) -> FastAPI:
     pages.install(app)
     _include(app)
     openapi.describe(app)
-    app.add_middleware(FileGate, database=database, storage=app.state.storage, exits=exits_of(settings))
+    app.add_middleware(
+        FileGate, downloads=app.state.downloads, storage=app.state.storage, exits=exits_of(settings)
+    )
     if settings.mirror_of:
         app.add_middleware(ReadOnlyGate)
     app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings)

@@ -32,7 +32,7 @@ from app.tickets.files import limits_of
 from app.tickets.models import Blob, Listing, TicketSketch, TicketTag, band_of_density
 from app.tickets.service import is_copy
 from app.tickets.text import keep_words
-from nirvana.client.mirror import Mirror, check_verdicts, full_name, read_object
+from nirvana.client.mirror import Mirror, check_record, check_verdicts, full_name, read_object
 from nirvana.errors import DataDamaged, NirvanaError, ReadOnly
 from nirvana.format.ticket import MEDIA_TYPE
 
@@ -113,6 +113,7 @@ def fill(session: Session, storage: Storage, settings: Settings, mirror: Mirror)
     for number, record in mirror.listings():
         ticket = record["ticket"]
         try:
+            check_record(record)
             checked = check_file(mirror.file(ticket["file_sha256"]).read_bytes(), limits_of(settings))
             check_verdicts(record, keys)
         except (OSError, NirvanaError) as error:

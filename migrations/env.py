@@ -13,6 +13,7 @@ import app.changes.service
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.service
+import app.tickets.counting
 import app.tickets.models
 import app.transfers.models
 import app.webhooks.service  # noqa: F401

@@ -64,6 +64,8 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana jobs ls",
             "nirvana yank ada/lenet-10 --reason withdrawn --detail 'an example'",
             "nirvana unyank ada/lenet-10",
+            "nirvana webhooks --help",
+            "nirvana webhooks ls",
         ),
     ),
     (

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +139,7 @@ class Registry:
     url: str
     http: httpx.Client
     tokens: dict[str, str] = field(default_factory=dict)
+    stop: Callable[[], None] = lambda: None
 
     def token(self, name: str = "ada", *scopes: str, **fields: Any) -> str:
         """The secret of a new token of an account, which is made if need be."""
@@ -207,13 +208,18 @@ def run_registry(settings: Settings) -> Iterator[Registry]:
     while not server.started and thread.is_alive() and time.monotonic() < patience:
         time.sleep(0.01)
     assert server.started
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(20)
+
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
         with httpx.Client(base_url=url, timeout=30) as http:
-            yield Registry(settings, app.state.database, app.state.storage, url, http)
+            state = app.state
+            yield Registry(settings, state.database, state.storage, url, http, stop=stop)
     finally:
-        server.should_exit = True
-        thread.join(20)
+        stop()
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ LISTING = table(
     "ticket",
     column("id", Integer),
     *(column(name) for name in ("owner_id", "name", "digest", "visibility", "blob_id", "exam_key")),
+    *(column(name) for name in ("task", "verdict")),
 )
 OWNER = table("account", column("id", Integer), column("name"))
 BLOB = table("blob", column("id", Integer), column("digest"))

@@ -7,19 +7,18 @@ no web framework, so that a checking process is small.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import multiprocessing
+import os
 import re
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
+from threading import Lock, Thread
 
 import anyio
 import anyio.to_thread
@@ -42,7 +41,6 @@ TASKS_OF_A_CHILD = 1000  # after which another takes its place
 MOST_NESTED = 64  # levels of a manifest's free objects
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ class Checker:
                 context = multiprocessing.get_context("forkserver")
                 context.set_forkserver_preload([__name__])
                 self._pool = ProcessPoolExecutor(
-                    self.processes, context, _die_with_parent, max_tasks_per_child=TASKS_OF_A_CHILD
+                    self.processes, context, _end_with_service, max_tasks_per_child=TASKS_OF_A_CHILD
                 )
             return self._pool
 
@@ -225,9 +223,14 @@ class Checker:
             self._pool = None
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this process with the one that forked it, which ends with the service; Ctrl-C is
-    the service's."""
+def _end_with_service() -> None:
+    """Let this process end when the service does, even by SIGKILL; Ctrl-C is the service's alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    service = multiprocessing.parent_process()
+    if service is not None:
+        service.join()
+        os._exit(1)

@@ -21,10 +21,10 @@ from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.accounts.models import Account
-from app.db import Database
 from app.problems import problem_response
 from app.storage import Storage, ticket_key
 from app.tickets.conditions import visible_to
+from app.tickets.counting import Downloads
 from app.tickets.files import Download, Exits, headers_of, matches, serve
 from app.tickets.models import Blob, Listing
 from app.tickets.service import is_digest
@@ -102,8 +102,9 @@ def _read(
 class FileGate:
     """The layer that answers requests for public files from who shows no token; all others go on inwards."""
 
-    def __init__(self, app: ASGIApp, database: Database, storage: Storage, exits: Exits) -> None:
-        self.app, self.database, self.storage, self.exits = app, database, storage, exits
+    def __init__(self, app: ASGIApp, downloads: Downloads, storage: Storage, exits: Exits) -> None:
+        self.app, self.storage, self.exits = app, storage, exits
+        self.database, self.downloads = downloads.database, downloads
         self._known: dict[str, tuple[float, TicketFile]] = {}
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._kept_bytes = 0
@@ -125,8 +126,14 @@ class FileGate:
                 file = await anyio.to_thread.run_sync(self._look_up, reference)
                 self._remember(reference, file)
             if file.download.content is not None:
-                return serve(request, self.storage, file.download)
-            return await anyio.to_thread.run_sync(serve, request, self.storage, file.download, self.exits)
+                response = serve(request, self.storage, file.download)
+            else:
+                response = await anyio.to_thread.run_sync(
+                    serve, request, self.storage, file.download, self.exits
+                )
+            if self.downloads.note(request, response, file.listing_id):
+                await anyio.to_thread.run_sync(self.downloads.write)
+            return response
         except (NotFound, OperationalError, PoolTimeout):
             return None  # the route says it in its own words
         except NirvanaError as error:

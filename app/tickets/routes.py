@@ -36,6 +36,7 @@ from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
 from app.tickets.checking import check_listable
 from app.tickets.conditions import Search
+from app.tickets.counting import list_downloads
 from app.tickets.downloads import find_bytes, find_file
 from app.tickets.files import (
     Export,
@@ -60,6 +61,8 @@ from app.tickets.publishing import (
 from app.tickets.schemas import (
     CardChange,
     DigestResponse,
+    DownloadDay,
+    DownloadPage,
     LayerPage,
     LayerResponse,
     Lineage,
@@ -96,6 +99,7 @@ from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
+DAYS = 90
 
 EXPORT_TYPES = ("application/octet-stream", "text/x-python")
 
@@ -145,8 +149,10 @@ def get_file(
     settings: SettingsDep,
 ) -> Response:
     """The .ticket file: If-None-Match, Range and If-Range work."""
-    download = find_file(session, ticket, reader).download
-    return serve(request, storage, download, exits_of(settings))
+    file = find_file(session, ticket, reader)
+    response = serve(request, storage, file.download, exits_of(settings))
+    request.app.state.downloads.note(request, response, file.listing_id)
+    return response
 
 
 @router.get("/files/{file_sha256}", operation_id="get_file", response_class=Response, responses={
@@ -165,8 +171,10 @@ def get_file_of_bytes(
     settings: SettingsDep,
 ) -> Response:
     """A .ticket file by the sha256 of its bytes, as long as some listing that you may see has it."""
-    download = find_bytes(session, file_sha256, reader).download
-    return serve(request, storage, download, exits_of(settings))
+    file = find_bytes(session, file_sha256, reader)
+    response = serve(request, storage, file.download, exits_of(settings))
+    request.app.state.downloads.note(request, response, file.listing_id)
+    return response
 
 
 @router.get(f"{TICKET}/export", operation_id="get_ticket_export", response_class=Response,
@@ -194,6 +202,13 @@ async def get_export(
 def _find(database: Database, reference: str, reader: Account | None) -> Listing:
     with database.read() as session:
         return get_ticket(session, reference, reader)
+
+
+@router.get(f"{TICKET}/downloads", operation_id="list_ticket_downloads", responses=problems(404))
+def get_downloads(ticket: TicketReference, session: SessionDep, reader: Reader) -> DownloadPage:
+    """Downloads of a listing's file a day, without robots: the newest 90 days that had any."""
+    total, rows = list_downloads(session, find_file(session, ticket, reader).listing_id, DAYS)
+    return DownloadPage(total=total, items=[DownloadDay.model_validate(row) for row in rows])
 
 
 @router.get(f"{TICKET}/layers", operation_id="list_ticket_layers", responses=problems(404))

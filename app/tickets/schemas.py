@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from datetime import date
 from typing import Annotated, Literal
 
 from fastapi import Query
@@ -138,6 +139,25 @@ class LayerPage(ResponseModel):
 
     model_config = ResponseModel.model_config | example(items=[_LAYER], next_cursor=None)
     items: list[LayerResponse]
+    next_cursor: str | None = None
+
+
+class DownloadDay(ResponseModel):
+    """Downloads of a file on a day (UTC)."""
+
+    model_config = ResponseModel.model_config | example(day="2026-11-28", count=3)
+    day: date
+    count: int
+
+
+class DownloadPage(ResponseModel):
+    """Downloads of a listing's file, the newest day first."""
+
+    model_config = ResponseModel.model_config | example(
+        total=3, items=[{"day": "2026-11-28", "count": 3}], next_cursor=None
+    )
+    total: Annotated[int, Field(description="of all time")]
+    items: list[DownloadDay]
     next_cursor: str | None = None
 
 

@@ -89,7 +89,7 @@ class WebhookPage(ResponseModel):
     "/webhooks", operation_id="create_webhook", status_code=201, responses=problems(401, 403, 422, 429)
 )
 def post_webhook(body: NewWebhook, caller: Owner, session: SessionDep) -> CreatedWebhook:
-    """Have changes sent to an address, signed. See docs/webhooks.md."""
+    """Have changes sent to an address, signed. See docs/longevity.md."""
     return CreatedWebhook.model_validate(create_webhook(session, caller.account, body.url, body.kinds))
 
 

@@ -1,4 +1,4 @@
-"""The log of changes, with what is known of older ones, and webhooks that follow it."""
+"""The log of changes, with what is known of older ones, webhooks, and downloads a day."""
 
 from __future__ import annotations
 
@@ -48,8 +48,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook")),
     )
     op.create_index(op.f("ix_webhook_account_id"), "webhook", ["account_id"])
+    op.create_table(
+        "download_count",
+        sa.Column("listing_id", sa.Integer(), nullable=False),
+        sa.Column("day", sa.Date(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["listing_id"], ["ticket.id"], name=op.f("fk_download_count_listing_id_ticket")
+        ),
+        sa.PrimaryKeyConstraint("listing_id", "day", name=op.f("pk_download_count")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("download_count")
     op.drop_table("webhook")
     op.drop_table("change")

@@ -1,4 +1,4 @@
-"""signup, login, logout, whoami, password, tokens: the account and the tokens of this machine's user."""
+"""signup, login, logout, whoami, password, tokens, webhooks: the account of this machine's user."""
 
 from __future__ import annotations
 
@@ -151,3 +151,62 @@ def _keep(secret: str) -> Path:
 def _account_name(who: dict[str, object]) -> str:
     account = who.get("account")
     return str(account.get("name") if isinstance(account, dict) else account or who.get("name"))
+
+
+webhooks_app = typer.Typer(help="Addresses to which a registry's changes are sent.", no_args_is_help=True)
+WebhookId = Annotated[int, typer.Argument(metavar="ID", help="Number of the webhook.")]
+_COLUMNS = ("id", "url", "kinds", "position", "failures", "last_error", "disabled_at")
+
+
+@webhooks_app.command("ls")
+def list_webhooks(json: Json = False, quiet: Quiet = False) -> None:
+    """List your webhooks, and how their deliveries go."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        items = list(client.webhooks())
+    output = Output(json, quiet)
+    rows = [[one[column] for column in _COLUMNS] for one in items]
+    output.data({"items": items}, lambda: output.table(_COLUMNS, rows))
+
+
+@webhooks_app.command("add")
+def add_webhook(
+    url: Annotated[str, typer.Argument(help="Address to send changes to.")],
+    kind: Annotated[list[str] | None, typer.Option(help="Kind of changes; may be repeated.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Have changes sent to an address; prints the secret of its signatures, which is shown this once."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        made = client.create_webhook(url, kind or [])
+    Output(json, quiet).data(made, lambda: print(f"{made['id']} {made['secret']}"))
+
+
+@webhooks_app.command("rm")
+def remove_webhook(number: WebhookId, json: Json = False, quiet: Quiet = False) -> None:
+    """Send nothing there any more."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.delete_webhook(number)
+    output = Output(json, quiet)
+    output.data({"removed": number}, lambda: output.say(f"removed webhook {number}"))
+
+
+@webhooks_app.command("replay")
+def replay_webhook(
+    number: WebhookId,
+    since: Annotated[int, typer.Option(min=0, help="Serial after which to begin.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send every change after a serial again, and turn the webhook on if it was off."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        replayed = client.replay_webhook(number, since)
+    output = Output(json, quiet)
+    output.data(replayed, lambda: output.say(f"webhook {number} goes on after {replayed['position']}"))

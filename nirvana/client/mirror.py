@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from nirvana.client.cache import DIGEST, NAME
 from nirvana.client.rest import Client
 from nirvana.client.signatures import check_signature
 from nirvana.errors import Conflict, DataDamaged, InvalidSignature, InvalidTicket, NotFound
@@ -57,13 +58,17 @@ class Mirror:
         Raises:
             Conflict: the folder mirrors another registry.
             InvalidTicket, InvalidSignature: the registry sent a file or a verdict that is not what it says.
+        DataDamaged: it sent names or numbers that are none.
             NetworkError: the registry was not reached; call it again to go on.
         """
         serial = self._open(client.endpoint)
         while True:
             page = client.changes(serial)
+            if page["has_more"] and page["last_serial"] <= serial:
+                raise DataDamaged(f"{client.endpoint} has more changes, and none after {serial}.")
             keys = client.keys()
             for listing, change in _last_of_each(page["items"]).items():
+                _check_change(change)
                 on_change(f"{change['serial']}: {change['owner'] or 'listing'}/{change['name'] or listing}")
                 self._take(client, listing, change, keys)
             serial = int(page["last_serial"])
@@ -126,6 +131,7 @@ class Mirror:
             if change["name"] is None:
                 raise NotFound("it is private now")
             record = read_listing(client, f"{change['owner']}/{change['name']}")
+            check_record(record)
             self._keep_file(client, record["ticket"])
         except NotFound:  # private since the page was read: a later change says so, too
             self.counts.removed += path.exists()
@@ -157,6 +163,22 @@ def read_listing(client: Client, name: str) -> Json:
     signed = {str(one["id"]): client.signed_verdict(name, one["id"]) for one in evaluations}
     record = {"evaluations": evaluations, "signed": signed, "attestations": list(client.attestations(name))}
     return {"ticket": client.ticket(name)} | record
+
+
+def _check_change(change: Json) -> None:
+    """Check what becomes a path or an address: a registry is not believed. Raises: DataDamaged."""
+    is_named = change["name"] is None or NAME.match(f"{change['owner']}/{change['name']}")
+    if type(change["listing"]) is not int or not is_named:
+        raise DataDamaged(f"the registry sent the listing {change['listing']!r} as {change['name']!r}")
+
+
+def check_record(record: Json) -> None:
+    """Check the names and numbers of a listing's record. Raises: DataDamaged."""
+    ticket = record["ticket"]
+    is_named = NAME.match(full_name(ticket)) and DIGEST.match(ticket["digest"])
+    numbers = [one["id"] for one in record["evaluations"]]
+    if not is_named or not DIGEST.match(ticket["file_sha256"]) or {type(one) for one in numbers} - {int}:
+        raise DataDamaged(f"the registry sent {full_name(ticket)!r} with the file {ticket['file_sha256']!r}")
 
 
 def check_file(ticket: Json, content: bytes) -> None:

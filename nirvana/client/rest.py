@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Unpack
 from urllib.parse import quote
 
@@ -206,6 +206,20 @@ class Client:
     def changes(self, since: int = 0, limit: int = 1000) -> Json:
         """Return a page of what happened to listings after a serial: `items`, `last_serial`, `has_more`."""
         return self._get("/changes", params={"since": since, "limit": limit})
+
+    def webhooks(self) -> Iterator[Json]:
+        return self._pages("/webhooks", {})
+
+    def create_webhook(self, url: str, kinds: Sequence[str] = ()) -> Json:
+        """Have changes sent to an address; the secret is in this answer and never again."""
+        return self._post("/webhooks", json={"url": url, "kinds": list(kinds)})
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        self._transport.request("DELETE", f"/webhooks/{webhook_id}")
+
+    def replay_webhook(self, webhook_id: int, since: int) -> Json:
+        """Have every change after a serial sent again."""
+        return self._post(f"/webhooks/{webhook_id}/replay", json={"since": since})
 
     # tasks and architectures
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from nirvana.format.reader import DEFAULT_LIMITS
 from tests.factories import make_ticket, put_together, take_apart
 
 DATA = make_ticket().to_bytes()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -77,3 +80,38 @@ def test_its_processes_end_with_it() -> None:
     checker.close()
     assert before
     assert not set(children()) & set(before)
+
+
+OWNER = """
+import sys, time, anyio
+from app.tickets.checking import Checker
+from nirvana.format.reader import DEFAULT_LIMITS
+
+if __name__ == "__main__":
+    checker = Checker(2, DEFAULT_LIMITS)
+    anyio.run(checker.check, open(sys.argv[1], "rb").read())
+    print("checked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_its_processes_end_when_their_service_is_killed(tmp_path: Path) -> None:
+    ticket, script = tmp_path / "x.ticket", tmp_path / "owner.py"
+    ticket.write_bytes(DATA)
+    script.write_text(OWNER)
+    command = [sys.executable, str(script), str(ticket)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"checked\n"
+        started = {pid for pid in _all_processes() if owner.pid in (_parent(pid), _parent(_parent(pid)))}
+        owner.kill()
+    assert len(started) >= 3  # the fork server, and what it forked
+    patience = time.monotonic() + 20
+    while started & _all_processes() and time.monotonic() < patience:
+        time.sleep(0.1)
+    assert not started & _all_processes()
+
+
+def _all_processes() -> set[int]:
+    return {int(path.name) for path in Path("/proc").glob("[0-9]*")}

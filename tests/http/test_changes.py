@@ -7,9 +7,11 @@ import json
 import threading
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from sqlalchemy import update
 
+from app.changes.feeds import NAMESPACE
 from app.changes.service import note_change
 from app.dumps.writing import store_dump
 from app.evaluations.origins import Outcome, record_attestation
@@ -142,3 +144,30 @@ def test_a_dump_is_listed_and_handed_out_with_its_ranges(registry: Registry) -> 
     assert list(follow(registry, dump["serial"])) == []  # the rest begins where the dump ends
     for other in (f"/api/v1/dumps/{dump['name']}/x", "/api/v1/dumps/2000-01-01-1/tickets.jsonl"):
         problem(registry.http.get(other), 404, "not-found")
+
+
+def test_feeds_have_new_tickets_and_verdicts_of_all_tasks_or_of_one(each_registry: Registry) -> None:
+    registry = each_registry
+    registry.publish(DATA, "first")
+    registry.publish(make_ticket(seed=4).to_bytes(), "secret", visibility="private")
+    registry.publish(make_ticket(seed=5, task="mnist", description="<&>").to_bytes(), "other")
+    with registry.database.write() as session:
+        measure(session, TICKET.digest, VERDICT)
+    titles = {}
+    for path in ("tickets", "tasks/digits", "tasks/mnist", "tasks/nobody"):
+        answer = registry.http.get(f"/api/v1/feeds/{path}.atom")
+        assert answer.headers["content-type"].startswith("application/atom+xml")
+        tree = ElementTree.fromstring(answer.content)
+        titles[path] = [node.text for node in tree.iterfind("a:entry/a:title", {"a": NAMESPACE})]
+        known = {"If-None-Match": answer.headers["etag"]}
+        again = registry.http.get(f"/api/v1/feeds/{path}.atom", headers=known)
+        assert again.status_code == 304
+    assert titles["tickets"] == [
+        "ada/first (digits): winning",
+        "ada/other (mnist): new ticket",
+        "ada/first (digits): new ticket",
+    ]
+    assert titles["tasks/mnist"] == ["ada/other (mnist): new ticket"]
+    assert len(titles["tasks/digits"]) == 2
+    assert titles["tasks/nobody"] == []
+    problem(registry.http.get("/api/v1/feeds/tasks/%01.atom"), 422, "invalid")

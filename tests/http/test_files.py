@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from datetime import date
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.numpy import load
 from sqlalchemy import update
 
 from app.storage import Storage
+from app.tickets.counting import Downloads, list_downloads
 from app.tickets.downloads import KNOWN_SECONDS, LARGEST_KEPT
 from app.tickets.models import Listing
 from nirvana.exports import export_ticket
@@ -75,7 +77,9 @@ def test_a_range_is_sent_alone(published: Registry, asked: str, start: int, end:
     assert answer.headers["content-range"] == said
 
 
-@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=-", "lines=1-2", "bytes=9-3", "bytes=a-b"])
+@pytest.mark.parametrize(
+    "asked", ["bytes=0-1,4-5", "bytes=-", "lines=1-2", "bytes=9-3", "bytes=a-b", f"bytes={'9' * 5000}-"]
+)
 def test_a_range_that_is_none_gets_the_whole_file(published: Registry, asked: str) -> None:
     answer = published.http.get(FILE, headers={"Range": asked})
     assert (answer.status_code, answer.content) == (200, DATA)
@@ -217,3 +221,29 @@ def test_a_store_that_can_sign_hands_out_large_files_itself() -> None:
     assert signed.startswith("https://")
     assert "X-Amz-Expires=60" in signed
     assert Storage(MemoryStore()).sign("x", 60) is None  # it has no address, and the service sends the bytes
+
+
+def test_downloads_are_counted_a_day_and_robots_are_not(each_registry: Registry) -> None:
+    registry = each_registry
+    registry.publish(DATA, "first")
+    person, robot = {"User-Agent": "nirvana/1"}, {"User-Agent": "Googlebot/2.1"}
+    for headers in (person, person | {"Range": "bytes=0-9"}, registry.bearer() | person):
+        assert registry.http.get(FILE, headers=headers).is_success
+    for headers in (
+        robot,
+        {"User-Agent": ""},
+        person | {"Range": "bytes=5-9"},
+        person | {"If-None-Match": "*"},
+    ):
+        registry.http.get(FILE, headers=headers)
+    registry.http.head(FILE, headers=person)
+    downloads = Downloads(registry.database)
+    for _ in range(2):  # another process writes, too
+        downloads._counts[1, date(2026, 11, 27)] += 2
+        downloads.write()
+    registry.stop()
+    with registry.database.read() as session:
+        total, days = list_downloads(session, 1, 90)
+    registry.database.dispose()  # opened again by the two lines above
+    assert total == 7
+    assert [day.count for day in days] == [3, 4]

@@ -195,3 +195,46 @@ def test_keys_of_somebody_else_sign_nothing(client: Client, mirror: Mirror) -> N
     mirror.follow(client)
     (mirror.folder / "keys.json").write_text('{"keys": []}')
     assert [line for line in mirror.check() if "no key of the registry" in line]
+
+
+class LyingClient(Client):
+    """A registry whose answers have one field changed."""
+
+    def __init__(self, url: str, place: str, value: object) -> None:
+        super().__init__(url, token="")
+        self.place, self.value = place, value
+
+    def changes(self, since: int = 0, limit: int = 1000) -> dict[str, Any]:
+        page = super().changes(since, limit)
+        if self.place in page:
+            return page | {self.place: self.value}
+        if self.place in ("listing", "owner"):
+            page["items"][0][self.place] = self.value
+        return page
+
+    def ticket(self, name: str) -> dict[str, Any]:
+        shown = super().ticket(name)
+        return shown | {self.place: self.value} if self.place in shown else shown
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("listing", "../../evil"),
+        ("owner", "../evil"),
+        ("file_sha256", "sha256:../../evil"),
+        ("digest", "sha256:evil"),
+        ("name", "../evil"),
+        ("has_more", True),
+    ],
+)
+def test_a_registry_that_lies_writes_and_removes_nothing_outside(
+    registry: Registry, mirror: Mirror, tmp_path: Path, place: str, value: object
+) -> None:
+    registry.publish(TICKETS[0].to_bytes(), "t0")
+    kept = tmp_path / "evil.ticket"
+    kept.write_bytes(b"mine")
+    with LyingClient(registry.url, place, value) as client, pytest.raises(DataDamaged):
+        mirror.follow(client)
+    assert kept.read_bytes() == b"mine"
+    assert not list(tmp_path.rglob("evil.json"))

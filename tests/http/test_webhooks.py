@@ -18,6 +18,7 @@ from sqlalchemy import update
 from app.db import utc_now
 from app.webhooks.delivery import NotDelivered, deliver_due, is_public, resolve
 from app.webhooks.service import FIRST_WAIT, MOST_FAILURES, MOST_WEBHOOKS, Webhook
+from nirvana.cli import main
 from tests.factories import make_ticket
 from tests.registry import Registry, problem
 
@@ -250,3 +251,30 @@ def test_an_account_has_so_many_webhooks_and_no_more(registry: Registry, receive
         add(registry, receiver.url)
     one_more = registry.http.post(HOOKS, json={"url": receiver.url}, headers=registry.bearer())
     problem(one_more, 429, "quota-exceeded")
+
+
+def test_the_command_line_adds_lists_replays_and_removes(
+    registry: Registry,
+    receiver: type[Receiver],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NIRVANA_ENDPOINT", registry.url)
+    monkeypatch.setenv("NIRVANA_TOKEN", registry.token())
+
+    def run(*words: str) -> Any:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["webhooks", *words, "--json"])
+        assert not ended.value.code
+        return json.loads(capsys.readouterr().out)
+
+    made = run("add", receiver.url, "--kind", "verdict")
+    assert made["secret"].startswith("whsec_")
+    registry.publish(DATA, "first")
+    assert deliver_due(registry.database, allow_private=True) == 0  # no verdict among the changes
+    (listed,) = run("ls")["items"]
+    assert (listed["kinds"], listed["position"]) == (["verdict"], 1)
+    assert run("replay", str(made["id"]), "--since", "0")["position"] == 0
+    run("rm", str(made["id"]))
+    assert run("ls")["items"] == []
