@@ -47,7 +47,9 @@ class RequestMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["method"] == "HEAD":
-            receive, send = _head_of_get(scope, receive, send)
+            scope = {**scope, "method": "GET"}  # a copy: the server's own still says what was asked
+            scope["state"]["is_head"] = True
+            receive, send = _headers_alone(receive, send)
         began, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
@@ -102,9 +104,8 @@ class RequestMiddleware:
         log.log(level, "request", extra=extra)
 
 
-def _head_of_get(scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """Let GET answer a HEAD, and send its headers alone; a stream is told that its reader has gone."""
-    scope["method"], scope["state"]["is_head"] = "GET", True
+def _headers_alone(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Send the headers of a GET alone; a stream is told that its reader has gone."""
     is_sent = False
 
     async def next_message() -> Message:

@@ -100,6 +100,7 @@ class Storage:
     def check(self) -> None:
         """Prove that the store answers, and takes a blob. Raises: StorageFull, StorageFailed."""
         self.put("health", b"ok")
+        self.delete("health")
 
 
 def make_storage(settings: Settings) -> Storage:
