@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from app.db import Json
-from app.dependencies import find_caller, get_database
+from app.dependencies import find_caller, get_database, limit_request
+from app.limits.rates import ACTIONS
 from app.pages import render
 from app.schemas import ProblemDocument, problems
 
@@ -136,6 +137,8 @@ def _errors(operation: Json, calls: set[Call], path: str) -> Iterator[int]:
         yield from (400, 413)
     if find_caller in calls:
         yield 401
+    if limit_request in calls and ACTIONS.get(operation["operationId"], "any") is not None:
+        yield 429
     if get_database in calls or find_caller in calls:
         yield 503
         if not operation["operationId"].startswith(READING):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from app.db import Json
-from app.dependencies import SettingsDep, StorageDep
+from app.dependencies import Name, SettingsDep, StorageDep
 from app.dumps.writing import find_dump_file, list_dumps
 from app.schemas import Instant, ResponseModel, binary, example, problems
 from app.tickets.files import Download, exits_of, serve
@@ -61,7 +61,7 @@ def get_dumps(storage: StorageDep) -> DumpPage:
     **problems(404, 416),
 })  # fmt: skip
 def get_dump_file(
-    request: Request, dump: str, file: str, storage: StorageDep, settings: SettingsDep
+    request: Request, dump: Name, file: Name, storage: StorageDep, settings: SettingsDep
 ) -> Response:
     """A file of a dump, or its `manifest.json`."""
     key, sha256 = find_dump_file(storage, dump, file)

@@ -164,7 +164,9 @@ def get_file(
 @router.head("/files/{file_sha256}", include_in_schema=False)
 def get_file_of_bytes(
     request: Request,
-    file_sha256: Annotated[str, Path(description="`sha256:` and 64 hex digits, of the file's bytes")],
+    file_sha256: Annotated[
+        str, Path(max_length=71, description="`sha256:` and 64 hex digits, of the file's bytes")
+    ],
     session: SessionDep,
     reader: Reader,
     storage: StorageDep,

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.accounts.models import SCOPES
+from app.accounts.sessions import hash_password, set_password
 from app.openapi import operations
 from nirvana.exports import FORMATS
 from nirvana.lab import find
@@ -16,6 +18,7 @@ from nirvana.networks import zoo
 from tests.factories import make_ticket
 from tests.registry import Registry, Templates, make_settings, problem, run_registry
 
+PASSWORD = "correct horse battery"  # and this
 NAME = "lenet-300-100-digits-07"  # that the examples ask for
 PATHS = ("/", "/docs", "/tasks", "/healthz", "/openapi.json", "/api/v1/", "/api/v1/tickets", "/metrics")
 OF_TICKET = ("", "/file", "/layers", "/badge.svg", "/cite?format=csl", "/verifications", "/export?format=csr")
@@ -28,6 +31,8 @@ def registry(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> 
         recipe = {"steps": 20, "evaluate_every": 10}
         ticket = find("digits", "lenet-300-100", levels=1, seed=3, recipe=recipe).tickets[-1]
         of_mnist = make_ticket(architecture=zoo.build("lenet-300-100", (1, 28, 28), 10), task="mnist")
+        with made.database.write() as session:
+            set_password(session, session.merge(made.account("ada")), hash_password("ada", PASSWORD))
         assert made.publish(ticket.to_bytes(), NAME).status_code == 201
         assert made.publish(of_mnist.to_bytes(), "lenet-300-100-mnist-07").status_code == 201
         yield made
@@ -56,9 +61,9 @@ def test_every_example_of_a_body_works_as_it_stands(registry: Registry, document
             if "application/json" not in content:
                 continue
             for body in examples(content, document):
-                where = path.replace("{ticket}", f"ada/{NAME}")
+                where = path.replace("{ticket}", f"ada/{NAME}").replace("{webhook_id}", "1")
                 body = {"name": "someone-new"} if operation["operationId"] == "create_account" else body
-                headers = registry.bearer("ada")
+                headers = registry.bearer("ada", *SCOPES)
                 answer = registry.http.request(method, where, json=body, headers=headers)
                 known = operation["operationId"], body.get("kind")
                 tried.append(known)
