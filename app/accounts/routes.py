@@ -17,7 +17,7 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
-from app.addresses import address_of, network_of
+from app.addresses import site_of
 from app.dependencies import AnyCaller, SessionDep, SettingsDep
 from app.schemas import problems
 from nirvana.errors import Forbidden
@@ -33,7 +33,7 @@ def create_account(
     """Make an account and its first token, whose secret is shown this once."""
     if settings.signup == "closed":
         raise Forbidden("This service makes no accounts for strangers; ask its operator for one.")
-    account = service.create_account(session, body.name, network_of(address_of(request)))
+    account = service.create_account(session, body.name, site_of(request))
     made = service.create_token(session, account, name="first", scopes=service.FIRST_SCOPES)
     return AccountWithToken(name=account.name, created_at=account.created_at, token=_with_secret(*made))
 
