@@ -15,6 +15,11 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def site_of(request: Request) -> str:
+    """Return the network that a request came from, as `SITE` has it; callers without an address share one."""
+    return network_of(address_of(request)) or "unknown"
+
+
 def network_of(address: str, lengths: tuple[int, int] = SITE) -> str | None:
     """Return the network of an address, or None where it is none (a socket file).
 

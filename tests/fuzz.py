@@ -40,7 +40,9 @@ def fuzzed_registry(templates: Templates, kind: str, home: Path) -> Iterator[Reg
     """A registry with a ticket, and a job that has ended."""
     with (
         templates.copy(kind, home) as url,
-        run_registry(make_settings(home, database_url=url, max_open_jobs_per_account=10**6)) as registry,
+        run_registry(
+            make_settings(home, database_url=url, max_open_jobs_per_account=10**6, limits="off")
+        ) as registry,
     ):
         for _ in range(OTHERS_TOKENS):
             registry.token("other")

@@ -16,7 +16,7 @@ from app.accounts.models import SCOPES
 from app.accounts.routes import keep_session, password_line, refuse_other_sites
 from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
-from app.addresses import address_of, network_of
+from app.addresses import site_of
 from app.db import Database
 from app.dependencies import COOKIE, DatabaseDep, RowId, SessionDep, SettingsDep, find_session
 from app.pages import render
@@ -83,7 +83,7 @@ async def sign_up(
 ) -> Response:
     """Make an account and sign in; with the key of a setup link, an administrator's."""
     try:
-        network = network_of(address_of(request))
+        network = site_of(request)
         make = partial(_make_account, database, settings, name, password, key=key, network=network)
         secret = await password_line(request).run(make)
     except NirvanaError as error:

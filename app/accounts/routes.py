@@ -22,7 +22,7 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
-from app.addresses import address_of, network_of
+from app.addresses import site_of
 from app.dependencies import COOKIE, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
 from app.limits.service import Line
 from app.schemas import problems
@@ -54,7 +54,7 @@ def create_account(
     asked: NameAndHash, session: SessionDep, settings: SettingsDep, request: Request
 ) -> AccountWithToken:
     """Make an account and its first token, whose secret is shown this once."""
-    account = service.sign_up(session, settings, *asked, network=network_of(address_of(request)))
+    account = service.sign_up(session, settings, *asked, network=site_of(request))
     made = service.create_token(session, account, name="first", scopes=service.FIRST_SCOPES)
     return AccountWithToken(name=account.name, created_at=account.created_at, token=_with_secret(*made))
 
