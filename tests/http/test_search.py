@@ -119,7 +119,13 @@ def pages(registry: Registry, query: dict[str, Any]) -> Iterator[list[str]]:
 def test_the_smallest_ticket_that_is_accurate_and_trains_in_little_memory_is_one_query(
     full: Registry,
 ) -> None:
-    query = {"task": "digits", "accuracy": "min:0.9", "train_bytes": "max:300000", "sort": "kept", "limit": 1}
+    query = {
+        "task": "digits",
+        "accuracy": "min:0.9",
+        "train_bytes": "max:300000",
+        "sort": "kept",
+        "limit": "1",
+    }
     (item,) = full.http.get("/api/v1/tickets", params=query).json()["items"]
     assert (item["name"], item["train_bytes"] < 300_000) == ("t1", True)
     assert full.search(**query | {"train_bytes": "max:5000"}) == []
