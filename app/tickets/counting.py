@@ -10,11 +10,12 @@ from datetime import date
 from threading import Lock
 
 from fastapi import Request, Response
-from sqlalchemy import ForeignKey, func, select
+from sqlalchemy import ForeignKey, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, Database, add_counts, utc_now
+from app.tickets.models import Listing
 
 log = logging.getLogger("nirvana.app")
 WRITE_SECONDS = 10.0
@@ -58,10 +59,21 @@ class Downloads:
         try:
             with self.database.write() as session:
                 add_counts(session, DownloadCount, rows)
+                for listing_id, count in _of_listings(counts).items():
+                    added = update(Listing).where(Listing.id == listing_id)
+                    session.execute(added.values(downloads=Listing.downloads + count))
         except SQLAlchemyError as error:
             log.warning("downloads were not written down (%s)", type(error).__name__)
             with self._lock:
                 self._counts.update(counts)
+
+
+def _of_listings(counts: Counter[tuple[int, date]]) -> Counter[int]:
+    """Return the counts of all days together, in order of the listings, so that no two writers deadlock."""
+    totals: Counter[int] = Counter()
+    for (listing_id, _), count in sorted(counts.items()):
+        totals[listing_id] += count
+    return totals
 
 
 def list_downloads(session: Session, listing_id: int, days: int) -> tuple[int, list[DownloadCount]]:

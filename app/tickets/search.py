@@ -25,6 +25,7 @@ from app.tickets.text import RANKS, Words
 MAX_FACET_VALUES = 50
 LOOKS = 2000
 CHUNK = 300
+MOST_ID = 2**31 - 1  # that PostgreSQL's column holds
 NARROW = (
     joinedload(Listing.owner),
     *(defer(column, raiseload=True) for column in (Listing.card, Listing.description, Listing.warnings)),
@@ -71,7 +72,7 @@ def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Pag
     if cursor is not None:
         kinds = (int, int, column.type.python_type, int)
         forward, rank, value, number = read_cursor(cursor, bound_to, kinds)
-        start, backwards = (rank, value, number), not forward
+        start, backwards = (rank, value, max(-1, min(number, MOST_ID))), not forward
     if search.is_ranked:
         ranked = _find_ranked(plan, limit + 1, start and (start[0], start[2]), backwards)
     else:

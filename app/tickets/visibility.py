@@ -17,7 +17,7 @@ from app.architectures.service import rename_architecture
 from app.changes.service import note_change
 from app.evaluations.models import ATTESTING, Attestation, Evaluation
 from app.tickets.models import Listing
-from app.tickets.service import touch_copies
+from app.tickets.service import lock_copies, touch_copies
 from nirvana.errors import Conflict, Problem
 
 # `app.jobs` and `app.transfers` know tickets, not the other way round, so their tables are named here.
@@ -39,6 +39,7 @@ def change_visibility(session: Session, row: Listing, visibility: str) -> None:
         if problems:
             name = f"{row.owner.name}/{row.name}"
             raise Conflict(f"{name} stays public: {problems[0].detail}.", errors=problems)
+    lock_copies(session, row.digest, row.fingerprint)
     row.visibility = visibility
     note_change(session, "hidden" if visibility == "private" else "shown", [row.id])
     touch_copies(session, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -117,12 +119,12 @@ def pages(registry: Registry, query: dict[str, Any]) -> Iterator[list[str]]:
 def test_the_smallest_ticket_that_is_accurate_and_trains_in_little_memory_is_one_query(
     full: Registry,
 ) -> None:
-    query: dict[str, str | int] = {
+    query = {
         "task": "digits",
         "accuracy": "min:0.9",
         "train_bytes": "max:300000",
         "sort": "kept",
-        "limit": 1,
+        "limit": "1",
     }
     (item,) = full.http.get("/api/v1/tickets", params=query).json()["items"]
     assert (item["name"], item["train_bytes"] < 300_000) == ("t1", True)
@@ -321,6 +323,20 @@ def test_a_cursor_from_elsewhere_is_refused(full: Registry) -> None:
         problem(answer, 422, "invalid-cursor")
     problem(full.http.get(f"/api/v1/architectures?cursor={cursor}"), 422, "invalid-cursor")
     problem(full.http.get(f"/api/v1/tickets?cursor={cursor}x"), 422, "invalid-cursor")
+
+
+def test_a_cursor_that_somebody_made_up_is_a_place_like_any_other(each_registry: Registry) -> None:
+    each_registry.publish(make_ticket().to_bytes(), "one")
+    each_registry.publish(make_ticket(seed=2).to_bytes(), "two")
+    for query in ({"q": "mlp"}, {"sort": "accuracy"}, {"sort": "kept"}):
+        answer = each_registry.http.get("/api/v1/tickets", params=query | {"limit": "1"}).json()
+        padded = answer["next_cursor"] + "=" * (-len(answer["next_cursor"]) % 4)
+        bound, *_, value, _ = json.loads(base64.urlsafe_b64decode(padded))
+        for forward, rank, number in ((2, 9, 2**62), (0, -(2**62), -(2**62)), (1, 1, 2**40), (0, 0, 0)):
+            made = json.dumps([bound, forward, rank, value, number]).encode()
+            cursor = base64.urlsafe_b64encode(made).decode().rstrip("=")
+            params = query | {"limit": "1", "cursor": cursor}
+            assert each_registry.http.get("/api/v1/tickets", params=params).status_code == 200
 
 
 def test_every_route_refuses_an_unknown_query_parameter(registry: Registry) -> None:
