@@ -41,7 +41,7 @@ from app.tickets.text import ANYWHERE, Words
 from nirvana.client.filters import Range
 
 CHECKED = sorted({*COLUMNS.values(), *ORDERS, "kept_parameters"} - {"train_bytes"})
-CHECKED += ["id", "owner_id", "job_id", "visibility", "yanked_at", "is_copy"]
+CHECKED += ["id", "owner_id", "job_id", "visibility", "yanked_at", "quarantined_at", "is_copy"]
 """Columns that conditions look at."""
 FEW = 1000
 MOST_GROUPS = 32

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work_off("pools", pools, out, asked.jobs)
     ends = [WholeVerification(ticket_path(kind, seed)) for seed in END_SEEDS for kind in KINDS]
     work_off("whole verifications", ends, out, asked.jobs)
-    attacked = [attacks.Attack(kind, seed) for seed in seeds for kind in attacks.PLANTED]
+    attacked = [attacks.Attack(kind, seed) for seed in seeds[: asked.attacks] for kind in attacks.PLANTED]
     work_off("adversaries", attacked, out, asked.jobs)
     work_off("gate 0", [gate.GateTables()], out, asked.jobs)
     parts = [
@@ -54,6 +54,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default=os.environ.get("NIRVANA_BENCH_OUT") or ".verdict-rates")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--tickets", type=int, default=len(SEEDS), help="of each kind, at most 20")
+    parser.add_argument("--attacks", type=int, default=len(SEEDS), help="of each adversary, at most 20")
     parser.add_argument("--draws", type=int, default=100, help="verifications drawn for each ticket")
     parser.add_argument("--write", help="a file for the tables")
     return parser.parse_args(arguments)
