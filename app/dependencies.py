@@ -77,23 +77,39 @@ StorageDep = Annotated[Storage, Depends(get_storage)]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-async def find_caller(request: Request, database: DatabaseDep) -> Caller | None:
-    """Return the caller, by the Authorization header or the cookie of a session; None without either.
+async def identify(request: Request, database: DatabaseDep) -> Caller | None:
+    """Return who sends a request, by the Authorization header or a session's cookie; None without either.
 
     This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
 
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
-        Forbidden: a session's request that writes does not prove to be from our own pages.
         RateLimited: the address has sent too many that are not.
     """
-    header = request.headers.get("authorization")
+    header, cookie = request.headers.get("authorization"), request.cookies.get(COOKIE)
     if header is None:
-        return await _find_signed_in(request, database)
+        return await run_in_threadpool(_find_session, database, cookie) if cookie else None
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthenticated("The Authorization header must be: Bearer nvn_...")
     return await run_in_threadpool(_find_bearer, request, database, secret.strip())
+
+
+Sender = Annotated[Caller | None, Depends(identify)]
+
+
+async def find_caller(request: Request, sender: Sender) -> Caller | None:
+    """Return the caller of the API: the sender, where a session that writes proves to be our own page's.
+
+    Raises:
+        Forbidden: it does not.
+    """
+    is_session = sender is not None and sender.token.kind == "session"
+    if not is_session or request.method in READING:
+        return sender
+    if not is_from_our_page(request.cookies.get(COOKIE, ""), request.headers.get(CSRF_HEADER)):
+        raise Forbidden("A session's request that writes needs the header X-CSRF-Token.")
+    return sender
 
 
 def _find_bearer(request: Request, database: Database, secret: str) -> Caller:
@@ -106,16 +122,7 @@ def _find_bearer(request: Request, database: Database, secret: str) -> Caller:
         raise
 
 
-async def _find_signed_in(request: Request, database: Database) -> Caller | None:
-    secret = request.cookies.get(COOKIE)
-    if secret is None:
-        return None
-    if request.method not in READING and not is_from_our_page(secret, request.headers.get(CSRF_HEADER)):
-        raise Forbidden("A session's request that writes needs the header X-CSRF-Token.")
-    return await run_in_threadpool(find_session, database, secret)
-
-
-def find_session(database: Database, secret: str) -> Caller | None:
+def _find_session(database: Database, secret: str) -> Caller | None:
     """Return the caller of a session, None where it ended: a browser keeps cookies longer than we do."""
     try:
         return _authenticate(database, secret, "session")
@@ -162,11 +169,11 @@ def _note_use(database: Database, caller: Caller) -> None:
 OptionalCaller = Annotated[Caller | None, Depends(find_caller)]
 
 
-async def find_payer(request: Request, caller: OptionalCaller, settings: SettingsDep) -> Payer:
+async def find_payer(request: Request, sender: Sender, settings: SettingsDep) -> Payer:
     """Return who pays for a request: the person behind the token, or else the address."""
-    if caller is None:
+    if sender is None:
         return payer_at(request)
-    return Payer(accounts.person_of(caller.account, settings).key, True)
+    return Payer(accounts.person_of(sender.account, settings).key, True)
 
 
 PayerDep = Annotated[Payer, Depends(find_payer)]

@@ -18,7 +18,7 @@ from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
 from app.addresses import site_of
 from app.db import Database
-from app.dependencies import COOKIE, DatabaseDep, RowId, SessionDep, SettingsDep, find_session
+from app.dependencies import COOKIE, DatabaseDep, RowId, Sender, SessionDep, SettingsDep
 from app.pages import render
 from app.problems import validation_error
 from app.settings import Settings
@@ -29,10 +29,9 @@ Text = Annotated[str, Form(max_length=1000)]
 DAY = 86_400
 
 
-def find_signed_in(request: Request, database: DatabaseDep) -> Caller | None:
+def find_signed_in(request: Request, sender: Sender) -> Caller | None:
     """Return who is signed in by this browser, for the header of every page."""
-    secret = request.cookies.get(COOKIE)
-    caller = find_session(database, secret) if secret is not None else None
+    caller = sender if sender is not None and sender.token.kind == "session" else None
     request.state.signed_in = caller.account.name if caller is not None else None
     return caller
 

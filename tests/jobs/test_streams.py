@@ -77,7 +77,7 @@ def test_a_hundred_idle_streams_cost_one_query_a_look(arena: Arena, monkeypatch:
 
     asyncio.run(asyncio.wait_for(idle(), 60))
     assert 0 < len(selects()) <= 20
-    assert all("last_event" in one for one in selects)
+    assert all("last_event" in one for one in selects())
 
 
 def test_a_job_that_is_removed_while_it_is_watched_ends_its_streams(arena: Arena) -> None:
