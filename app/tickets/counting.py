@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, Database, add_counts, utc_now
+from app.tickets.files import is_head
 from app.tickets.models import Listing
 
 log = logging.getLogger("nirvana.app")
@@ -44,7 +45,7 @@ class Downloads:
     def note(self, request: Request, response: Response, listing_id: int) -> bool:
         """Count an answer that hands a file out from its first byte on; tell whether it is time to write."""
         is_whole = response.status_code == 200 or request.headers.get("range", "").startswith("bytes=0-")
-        is_sent = request.method == "GET" and response.status_code in (200, 206, 307)
+        is_sent = not is_head(request) and response.status_code in (200, 206, 307)
         if is_sent and is_whole and not ROBOT.search(request.headers.get("user-agent", "")):
             with self._lock:
                 self._counts[listing_id, utc_now().date()] += 1

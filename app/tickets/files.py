@@ -252,7 +252,7 @@ def serve(request: Request, storage: Storage, download: Download, exits: Exits =
     size = storage.size(download.key) if content is None else len(content)
     if size is None:
         raise StorageFailed(f"The file {download.name} is missing from the blob store.")
-    if content is None and request.method == "GET":
+    if content is None and not is_head(request):
         elsewhere = _send_elsewhere(storage, download, exits, headers)
         if elsewhere is not None:
             return elsewhere
@@ -261,12 +261,17 @@ def serve(request: Request, storage: Storage, download: Download, exits: Exits =
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
-    if getattr(request.state, "is_head", False):
+    if is_head(request):
         return Response(status_code=status, headers=headers, media_type=download.media_type)
     if content is not None:
         return Response(content[start:end], status, headers, download.media_type)
     body = storage.stream(download.key, start, end)
     return StreamingResponse(body, status, headers=headers, media_type=download.media_type)
+
+
+def is_head(request: Request) -> bool:
+    """Tell whether a request is HEAD, which `RequestMiddleware` answers by GET without the body."""
+    return getattr(request.state, "is_head", False)
 
 
 def headers_of(download: Download) -> dict[str, str]:

@@ -77,15 +77,15 @@ def test_a_range_is_sent_alone(published: Registry, asked: str, start: int, end:
     assert answer.headers["content-range"] == said
 
 
-@pytest.mark.parametrize(
-    "asked", ["bytes=0-1,4-5", "bytes=-", "lines=1-2", "bytes=9-3", "bytes=a-b", f"bytes={'9' * 5000}-"]
-)
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=-", "lines=1-2", "bytes=9-3", "bytes=a-b"])
 def test_a_range_that_is_none_gets_the_whole_file(published: Registry, asked: str) -> None:
     answer = published.http.get(FILE, headers={"Range": asked})
     assert (answer.status_code, answer.content) == (200, DATA)
 
 
-@pytest.mark.parametrize("asked", [f"bytes={len(DATA)}-", "bytes=-0", f"bytes={10**30}-"])
+@pytest.mark.parametrize(
+    "asked", [f"bytes={len(DATA)}-", "bytes=-0", f"bytes={10**30}-", f"bytes={'9' * 5000}-"]
+)
 def test_a_range_outside_the_file_is_refused_with_its_size(published: Registry, asked: str) -> None:
     answer = published.http.get(FILE, headers={"Range": asked})
     problem(answer, 416, "range-not-satisfiable")
