@@ -75,6 +75,8 @@ async def create_session(
 @router.delete("/sessions", status_code=204, operation_id="delete_session", responses=problems(401, 403))
 def delete_session(caller: AnyCaller, session: SessionDep) -> Response:
     """Sign out: end the session that you call with."""
+    if caller.token.kind != "session":
+        raise Forbidden("You call with a token and no session; DELETE /tokens/{id} ends a token.")
     service.revoke_token(session, caller, caller.token.id)
     answer = Response(status_code=204)
     answer.delete_cookie(COOKIE)

@@ -18,7 +18,7 @@ from app.tickets.conditions import open_to, visible_to
 from app.tickets.counts import count_by
 from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
 from app.tickets.text import keep_words
-from nirvana.errors import Forbidden, Gone, Invalid, NotFound, PreconditionFailed, Problem
+from nirvana.errors import Forbidden, Gone, Invalid, InvalidCursor, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
 _TAG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -81,6 +81,8 @@ def list_of_digest(
         later = and_(Listing.visibility == visibility, Listing.id > after)
         query = query.where(or_(Listing.visibility < visibility, later))
     rows = session.scalars(query).all()
+    if not rows and cursor is not None:
+        raise InvalidCursor("cursor: there is nothing after it.")
     if not rows:
         raise NotFound(f"There is no ticket {digest!r}.")
     return cut_page(rows, limit, bound_to, lambda row: (row.visibility, row.id))

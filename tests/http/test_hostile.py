@@ -47,11 +47,15 @@ class Target:
         return self.registry.http.request(one.method, path, content=one.content, headers=encoded)
 
 
+DERIVED = ("export_blob", "download_count")  # of a file that is handed out before its range is looked at
+
+
 def count_rows(registry: Registry) -> dict[str, int]:
     with registry.database.read() as session:
         return {
             table.name: session.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
+            if table.name not in DERIVED
         }
 
 
@@ -63,7 +67,7 @@ def target(
     home = tmp_path_factory.mktemp(f"hostile-{request.param}")
     with (
         templates.copy(request.param, home) as url,
-        run_registry(make_settings(home, database_url=url)) as made,
+        run_registry(make_settings(home, database_url=url, limits="off")) as made,
     ):
         ticket = make_ticket()
         for name, one in {"first": ticket, "again": ticket, "other": make_ticket("mlp-8")}.items():

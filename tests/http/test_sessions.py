@@ -206,6 +206,8 @@ def test_a_session_is_no_token_and_a_token_no_session(registry: Registry) -> Non
         _, secret = begin_session(session, session.merge(registry.account()))
     bearer = {"Authorization": f"Bearer {secret}"}
     problem(registry.http.get("/api/v1/whoami", headers=bearer), 401, "unauthenticated")
+    problem(registry.http.delete("/api/v1/sessions", headers=registry.bearer()), 403, "forbidden")
+    assert registry.http.get("/api/v1/whoami", headers=registry.bearer()).status_code == 200
     cookie = {"Cookie": f"{COOKIE}={registry.token()}"}
     problem(registry.http.get("/api/v1/whoami", headers=cookie), 401, "unauthenticated")
 
