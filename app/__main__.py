@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from nirvana.errors import NirvanaError, Unavailable
 if TYPE_CHECKING:
     from alembic.config import Config
 
+log = logging.getLogger("nirvana.app")
 ROOT = Path(__file__).parent.parent
 
 
@@ -87,14 +89,14 @@ def serve(settings: Settings, args: argparse.Namespace) -> None:
 
 
 def show_setup_link(settings: Settings) -> None:
-    """Print the link by which somebody becomes the first administrator, while there is none."""
+    """Log the link by which somebody becomes the first administrator, while there is none."""
     database = make_database(settings)
     with database.write() as session:
         key = make_setup_link(session)
     database.dispose()
     if key is not None:
         link = f"{settings.public_url}/setup?key={key}"
-        print(f"No administrator yet: {link} makes one, once, within a day.", file=sys.stderr, flush=True)
+        log.warning("no administrator yet: %s makes one, once, within a day", link)
 
 
 def check_migrated(settings: Settings) -> None:

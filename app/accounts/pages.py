@@ -40,13 +40,13 @@ SignedIn = Annotated[Caller | None, Depends(find_signed_in)]
 
 
 @router.get("/sign-in", response_class=HTMLResponse)
-def sign_in_page(request: Request, _: SignedIn, after: str = "/account") -> HTMLResponse:
+def sign_in_form(request: Request, _: SignedIn, after: str = "/account") -> HTMLResponse:
     """The form to sign in by."""
     return render(request, "sign-in.html", {"name": "", "problem": None, "after": _local(after)})
 
 
 @router.post("/sign-in", response_class=HTMLResponse)
-async def sign_in(
+async def sign_in_page(
     request: Request, database: DatabaseDep, name: Text = "", password: Text = "", after: Text = "/account"
 ) -> Response:
     """Sign in, and go on to where the visitor came from."""
@@ -59,7 +59,7 @@ async def sign_in(
 
 
 @router.get("/sign-up", response_class=HTMLResponse)
-def sign_up_page(request: Request, _: SignedIn, settings: SettingsDep) -> HTMLResponse:
+def sign_up_form(request: Request, _: SignedIn, settings: SettingsDep) -> HTMLResponse:
     """The form to make an account by."""
     context = {"name": "", "problem": None, "key": None, "is_open": settings.signup == "open"}
     return render(request, "sign-up.html", context)
@@ -72,7 +72,7 @@ def setup_page(request: Request, _: SignedIn, key: str = "") -> HTMLResponse:
 
 
 @router.post("/sign-up", response_class=HTMLResponse)
-async def sign_up(
+async def sign_up_page(
     request: Request,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -185,7 +185,7 @@ def revoke_token(token_id: RowId, caller: FormCaller, session: SessionDep) -> Re
 
 
 @router.post("/account/password", response_class=HTMLResponse)
-async def change_password(
+async def change_password_page(
     request: Request,
     caller: FormCaller,
     database: DatabaseDep,

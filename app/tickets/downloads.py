@@ -27,7 +27,7 @@ from app.tickets.conditions import visible_to
 from app.tickets.counting import Downloads
 from app.tickets.files import Download, Exits, headers_of, matches, serve
 from app.tickets.models import Blob, Listing
-from app.tickets.service import is_digest
+from app.tickets.service import get_ticket, is_digest
 from nirvana.errors import NirvanaError, NotFound
 from nirvana.format.ticket import MEDIA_TYPE
 
@@ -59,6 +59,7 @@ def find_file(session: Session, reference: str, reader: Account | None) -> Ticke
 
     Raises:
         NotFound: there is none that `reader` may see.
+        Gone: it is in quarantine.
     """
     if is_digest(reference):
         query = _files(reader).where(Listing.digest == reference)
@@ -66,7 +67,11 @@ def find_file(session: Session, reference: str, reader: Account | None) -> Ticke
     else:
         owner, _, name = reference.partition("/")
         query = _files(reader).where(Account.name == owner, Listing.name == name)
-    return _read(session, query, f"There is no ticket {reference[:200]!r}.", is_digest(reference))
+    try:
+        return _read(session, query, f"There is no ticket {reference[:200]!r}.", is_digest(reference))
+    except NotFound:
+        get_ticket(session, reference, reader)  # which says whether it is in quarantine
+        raise
 
 
 def find_bytes(session: Session, digest: str, reader: Account | None) -> TicketFile:

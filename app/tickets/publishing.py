@@ -155,6 +155,7 @@ def insert_listing(
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if not created and publication.visibility is not None:
         change_visibility(session, row, visibility)
+        row = get_own(session, owner, name)
     if created:
         session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
         note_change(session, "published", [row.id])

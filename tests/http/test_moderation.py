@@ -61,7 +61,7 @@ def test_a_ticket_in_quarantine_is_nowhere_until_it_is_released(published: Regis
     assert post(published, f"{TICKET}/unyank", ("ada",)) == 410
     assert published.search() == ["second"]
     assert published.search(include_yanked="true") == ["second"]
-    assert "first" not in published.http.get("/").text
+    assert "ada/first" not in published.http.get("/").text
     reports = published.http.get("/api/v1/reports", headers=published.bearer(*ADMIN)).json()
     assert reports["items"] == []
     assert post(published, f"{TICKET}/release", ADMIN, reason="a mistake") == 200

@@ -205,6 +205,7 @@ def test_publishing_again_takes_the_visibility_and_says_what_it_does_not_take(re
     assert (same.status_code, same.json()["left_out"]) == (200, [])
     other = registry.publish(again, "open", visibility="private")
     body = other.json()
+    assert other.status_code == 200, other.text
     assert (other.status_code, body["visibility"], body["description"]) == (200, "private", None)
     assert body["left_out"] == ["description"]
     unsaid = registry.publish(first, "open")
