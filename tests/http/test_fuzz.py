@@ -10,7 +10,7 @@ from app.openapi import operations
 from tests.fuzz import fuzz, fuzzed_registry
 from tests.registry import EACH, Templates
 
-SECONDS = 60
+SECONDS = 80
 
 
 @pytest.mark.parametrize("kind", EACH)
