@@ -39,7 +39,7 @@ class Replay(RequestModel):
     """The changes to send again."""
 
     model_config = RequestModel.model_config | example(since=0)
-    since: Annotated[int, Field(ge=0, lt=2**31, description="serial after which to begin")]
+    since: Annotated[int, Field(strict=True, ge=0, lt=2**31, description="serial after which to begin")]
 
 
 _WEBHOOK = {
