@@ -69,7 +69,7 @@ class NewToken(RequestModel):
     )
     name: Annotated[Plain, Field(min_length=1, max_length=100)] = "token"
     scopes: list[str] = Field(default_factory=lambda: list(FIRST_SCOPES), min_length=1, max_length=10)
-    expires_in_seconds: Annotated[int | None, Field(gt=0, le=10 * 366 * 86400)] = None
+    expires_in_seconds: Annotated[int | None, Field(strict=True, gt=0, le=10 * 366 * 86400)] = None
     names: list[Pattern] | None = Field(default=None, min_length=1, max_length=20)
     """The listings that it may publish, change and yank; null: all of the account's."""
 
