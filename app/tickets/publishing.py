@@ -96,7 +96,7 @@ def store_blob(storage: Storage, data: bytes, checked: CheckedTicket) -> None:
     without a row is harmless.
 
     Raises:
-        StorageFull, StorageFailed: nothing was checked.
+        StorageFull, StorageFailed: nothing was stored.
     """
     storage.put(ticket_key(checked.file_digest), data, durable=True)
 
