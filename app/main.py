@@ -83,30 +83,13 @@ PAGES = (
 def create_app(settings: Settings) -> FastAPI:
     """Make the service from its settings. The database must have been migrated."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = make_database(settings)
-    metrics = Metrics(database, (ticket_gauges, job_gauges))
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
-        with database.write() as session:
-            sync_tasks(session)
-            if not settings.mirror_of:
-                publish_key(session, app.state.signing_key)
-        database.analyse()
-        yield {Connections.KEY: Connections(settings)}
-        app.state.checker.close()
-        app.state.job_watch.close()
-        if not settings.mirror_of:
-            app.state.downloads.write()
-        database.dispose()
-
     app = FastAPI(
         title="Nirvana",
         version=VERSION,
         summary="The open database of winning lottery tickets",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
+        lifespan=_live,
         dependencies=[
             Depends(limit_request),
             Depends(refuse_unknown_query),
@@ -114,8 +97,20 @@ def create_app(settings: Settings) -> FastAPI:
         ],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.settings, app.state.database, app.state.metrics = settings, database, metrics
-    app.state.storage = make_storage(settings)
+    _fill_state(app, settings)
+    problems.install(app, max_body_bytes=settings.max_body_bytes)
+    pages.install(app)
+    _include(app)
+    openapi.describe(app)
+    _add_layers(app, settings)
+    return app
+
+
+def _fill_state(app: FastAPI, settings: Settings) -> None:
+    """Make what requests share."""
+    app.state.settings, app.state.storage = settings, make_storage(settings)
+    app.state.database = database = make_database(settings)
+    app.state.metrics = Metrics(database, (ticket_gauges, job_gauges))
     app.state.job_watch = JobWatch(database)
     app.state.signing_key = load_key(settings.signing_key)
     app.state.limiter = Limiter(settings)
@@ -125,17 +120,33 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     app.state.passwords = Line(*PASSWORDS)
-    problems.install(app, max_body_bytes=settings.max_body_bytes)
-    pages.install(app)
-    _include(app)
-    openapi.describe(app)
+
+
+@asynccontextmanager
+async def _live(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+    """Begin and end with the server."""
+    state, settings = app.state, app.state.settings
+    with state.database.write() as session:
+        sync_tasks(session)
+        if not settings.mirror_of:
+            publish_key(session, state.signing_key)
+    state.database.analyse()
+    yield {Connections.KEY: Connections(settings)}
+    state.checker.close()
+    state.job_watch.close()
+    if not settings.mirror_of:
+        state.downloads.write()
+    state.database.dispose()
+
+
+def _add_layers(app: FastAPI, settings: Settings) -> None:
+    """Put the layers around the routes, the innermost first."""
     app.add_middleware(
         FileGate, downloads=app.state.downloads, storage=app.state.storage, exits=exits_of(settings)
     )
     if settings.mirror_of:
         app.add_middleware(ReadOnlyGate)
-    app.add_middleware(RequestMiddleware, metrics=metrics, settings=settings)
-    return app
+    app.add_middleware(RequestMiddleware, metrics=app.state.metrics, settings=settings)
 
 
 def _include(app: FastAPI) -> None:

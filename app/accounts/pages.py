@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import SCOPES
-from app.accounts.routes import keep_session, password_line, refuse_other_sites
+from app.accounts.routes import grant_token, keep_session, password_line, refuse_other_sites
 from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
 from app.addresses import site_of
@@ -165,16 +165,7 @@ def _create_token(
         wanted = NewToken.model_validate(fields)
     except ValidationError as error:
         raise validation_error(error) from None
-    made = service.create_token(
-        session,
-        caller.account,
-        name=wanted.name,
-        scopes=wanted.scopes,
-        expires_at=wanted.ends,
-        granted_by=caller,
-        names=wanted.names,
-    )
-    return made[1]
+    return grant_token(session, caller, wanted)[1]
 
 
 @router.post("/account/tokens/{token_id}/revoke")

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import Token
@@ -22,6 +23,7 @@ from app.accounts.schemas import (
     TokenWithSecret,
     WhoAmI,
 )
+from app.accounts.service import Caller
 from app.addresses import site_of
 from app.dependencies import COOKIE, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
 from app.limits.service import Line
@@ -107,16 +109,20 @@ def revoke_credentials(body: Secrets, session: SessionDep) -> Response:
 @router.post("/tokens", status_code=201, operation_id="create_token", responses=problems(401, 403, 422, 429))
 def create_token(body: NewToken, caller: AnyCaller, session: SessionDep) -> TokenWithSecret:
     """Make a token that may do no more than the one you call with. Its secret is shown this once."""
-    made = service.create_token(
+    return _with_secret(*grant_token(session, caller, body))
+
+
+def grant_token(session: Session, caller: Caller, wanted: NewToken) -> tuple[Token, str]:
+    """Make the token that a caller asks for. Raises: Forbidden, Invalid, QuotaExceeded."""
+    return service.create_token(
         session,
         caller.account,
-        name=body.name,
-        scopes=body.scopes,
-        expires_at=body.ends,
+        name=wanted.name,
+        scopes=wanted.scopes,
+        expires_at=wanted.ends,
         granted_by=caller,
-        names=body.names,
+        names=wanted.names,
     )
-    return _with_secret(*made)
 
 
 @router.get("/tokens", operation_id="list_tokens", responses=problems(401))

@@ -17,7 +17,7 @@ from app.accounts.models import Account
 from app.accounts.service import charge_storage
 from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
-from app.db import insert_all_absent, insert_if_absent, utc_now
+from app.db import Json, insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
 from app.evaluations.origins import find_origin
 from app.evaluations.service import exam_key, refresh_listings
@@ -118,23 +118,34 @@ def insert_listing(
     if visibility not in VISIBILITIES:
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
-    fields = checked.fields
-    digest = fields["digest"]
-    exam = exam_key(fields["manifest"], digest, checked.file_digest)
-    lock_copies(session, digest, fields["fingerprint"])
-    network, family = bound_name(checked.architecture, owner.name)
+    digest, place = checked.fields["digest"], {"name": name, "visibility": visibility}
+    lock_copies(session, digest, checked.fields["fingerprint"])
+    columns = _columns(session, checked, owner, visibility) | place | {"job_id": publication.job_id}
+    created = insert_if_absent(session, Listing, **columns)
+    if created:
+        refresh_listings(session, columns["exam_key"])
+    row = get_own(session, owner, name)
+    if row.digest != digest:
+        raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
+    if created:
+        _keep_about(session, row, checked)
+    elif publication.visibility is not None:
+        change_visibility(session, row, visibility)
+        row = get_own(session, owner, name)
+    return row, created
+
+
+def _columns(session: Session, checked: CheckedTicket, owner: Account, visibility: str) -> Json:
+    """Return the columns of a new listing that follow from its file, its owner and who may see it."""
+    fields, graph = checked.fields, checked.architecture
+    network, family = bound_name(graph, owner.name)
     is_public = visibility == "public"
-    values = fields | {
+    return fields | {
         "owner_id": owner.id,
-        "name": name,
-        "visibility": visibility,
-        "job_id": publication.job_id,
-        "exam_key": exam,
-        "origin": find_origin(session, digest, fields["task"]),
+        "exam_key": exam_key(fields["manifest"], fields["digest"], checked.file_digest),
+        "origin": find_origin(session, fields["digest"], fields["task"]),
         "blob_id": _keep_blob(session, checked),
-        "architecture_id": keep_architecture(
-            session, checked.architecture, network, family, is_public=is_public
-        ),
+        "architecture_id": keep_architecture(session, graph, network, family, is_public=is_public),
         "architecture_name": network,
         "family": family,
         "sort_accuracy": UNMEASURED,
@@ -147,22 +158,15 @@ def insert_listing(
         "version": 1,
         "created_at": utc_now(),
     }
-    created = insert_if_absent(session, Listing, **values)
-    if created:
-        refresh_listings(session, exam)
-    row = get_own(session, owner, name)
-    if row.digest != digest:
-        raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
-    if not created and publication.visibility is not None:
-        change_visibility(session, row, visibility)
-        row = get_own(session, owner, name)
-    if created:
-        session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
-        note_change(session, "published", [row.id])
-        keep_words(session, row, owner.name)
-        _keep_sketch(session, row, checked.sketch)
-        charge_storage(session, owner.id, row.blob.size_bytes)
-    return row, created
+
+
+def _keep_about(session: Session, row: Listing, checked: CheckedTicket) -> None:
+    """Write what other tables have of a new listing."""
+    session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
+    note_change(session, "published", [row.id])
+    keep_words(session, row, row.owner.name)
+    _keep_sketch(session, row, checked.sketch)
+    charge_storage(session, row.owner_id, row.blob.size_bytes)
 
 
 def find_left_out(row: Listing, checked: CheckedTicket) -> list[str]:
