@@ -22,9 +22,9 @@ from app.jobs.reverify import ENQUEUED, reverify
 from app.settings import Settings
 from app.storage import make_storage
 from app.telemetry import configure_logs
-from app.tickets.counts import recount
-from app.tickets.files import limits_of
+from app.tickets.files.serving import limits_of
 from app.tickets.publishing import fill_fingerprints
+from app.tickets.search.counts import recount
 from nirvana.errors import NirvanaError, Unavailable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from app.dependencies import DatabaseDep, SettingsDep, StorageDep
 from app.pagination import MAX_LIMIT
 from app.schemas import ResponseModel, example, problems
 from app.storage import free_bytes
-from app.tickets.files import FORM
+from app.tickets.files.serving import FORM
 from nirvana.environment import VERSION
 from nirvana.errors import NirvanaError, Unavailable
 from nirvana.format.ticket import MEDIA_TYPE

@@ -37,11 +37,11 @@ from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
-from app.tickets.checking import Checker
-from app.tickets.counting import Downloads
-from app.tickets.downloads import FileGate
-from app.tickets.exporting import Exporter
-from app.tickets.files import exits_of, limits_of
+from app.tickets.files.checking import Checker
+from app.tickets.files.counting import Downloads
+from app.tickets.files.downloads import FileGate
+from app.tickets.files.exporting import Exporter
+from app.tickets.files.serving import exits_of, limits_of
 from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges

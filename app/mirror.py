@@ -27,11 +27,11 @@ from app.evaluations.signing import signed_key
 from app.problems import problem_response
 from app.settings import Settings
 from app.storage import Storage, make_storage
-from app.tickets.checking import CheckedTicket, check_file
-from app.tickets.files import limits_of
+from app.tickets.files.checking import CheckedTicket, check_file
+from app.tickets.files.serving import limits_of
 from app.tickets.models import Blob, Listing, TicketSketch, TicketTag, band_of_density
+from app.tickets.search.text import keep_words
 from app.tickets.service import is_copy
-from app.tickets.text import keep_words
 from nirvana.client.mirror import Mirror, check_record, check_verdicts, full_name, read_object
 from nirvana.errors import DataDamaged, NirvanaError, ReadOnly
 from nirvana.format.ticket import MEDIA_TYPE

@@ -213,7 +213,7 @@ def _drop_indexes(connection: Connection) -> list[str]:
 def _count(connection: Connection) -> None:
     """Bring the kept counts in line with what was inserted."""
     try:
-        from app.tickets.counts import install_triggers, recount
+        from app.tickets.search.counts import install_triggers, recount
     except ImportError:  # a version without them, which this measures as well
         return
     if connection.dialect.name == "postgresql":

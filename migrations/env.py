@@ -13,13 +13,13 @@ import app.changes.service
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.service
-import app.tickets.counting
+import app.tickets.files.counting
 import app.tickets.models
 import app.transfers.models
 import app.webhooks.service  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
-from app.tickets.counts import install_triggers, recount
+from app.tickets.search.counts import install_triggers, recount
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:

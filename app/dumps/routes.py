@@ -9,7 +9,7 @@ from app.db import Json
 from app.dependencies import Name, SettingsDep, StorageDep
 from app.dumps.writing import find_dump_file, list_dumps
 from app.schemas import Instant, ResponseModel, binary, example, problems
-from app.tickets.files import Download, exits_of, serve
+from app.tickets.files.serving import Download, exits_of, serve
 
 router = APIRouter(tags=["dumps"])
 _FILE: Json = {"sha256": "5f" * 32, "size_bytes": 123456, "rows": 120}

@@ -32,9 +32,9 @@ from app.evaluations.schemas import attestation_response, evaluation_response
 from app.evaluations.service import visible_to as evaluations_visible_to
 from app.evaluations.signing import list_keys
 from app.storage import Storage, ticket_key
-from app.tickets.conditions import visible_to
 from app.tickets.models import Listing
 from app.tickets.schemas import TicketSummary, summary_of
+from app.tickets.search.conditions import visible_to
 from app.tickets.service import WHOLE
 from nirvana.environment import VERSION
 from nirvana.errors import NotFound

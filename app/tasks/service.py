@@ -10,10 +10,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page
-from app.tickets.conditions import Search
-from app.tickets.counts import SHOWN, count_by
 from app.tickets.models import Listing, ListingGroup
-from app.tickets.search import search_tickets
+from app.tickets.search.conditions import Search
+from app.tickets.search.counts import SHOWN, count_by
+from app.tickets.search.results import search_tickets
 from nirvana import tasks
 from nirvana.errors import NotFound
 from nirvana.tasks import Task

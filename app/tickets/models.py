@@ -70,7 +70,7 @@ class Listing(Base):
     """The same for every order of the ticket's units; None where an op has no rule for it."""
     visibility: Mapped[str] = mapped_column(String(10), default="public")
     group_id: Mapped[int | None] = mapped_column(ForeignKey("listing_group.id"))
-    """Of its `ListingGroup`; a trigger keeps it (`app.tickets.counts`)."""
+    """Of its `ListingGroup`; a trigger keeps it (`app.tickets.search.counts`)."""
     is_copy: Mapped[bool] = mapped_column(default=False)
     """An earlier public listing that is not yanked is of the same ticket, in whatever order of its units."""
     origin: Mapped[str] = mapped_column(String(12))

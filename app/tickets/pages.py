@@ -15,9 +15,9 @@ from app.evaluations.pages import describe_evaluation
 from app.evaluations.service import count_exams, headline, list_evaluations
 from app.pages import render
 from app.pagination import DEFAULT_LIMIT
-from app.tickets.conditions import Search
 from app.tickets.schemas import form_names, form_search
-from app.tickets.search import list_ancestors, list_children, search_tickets
+from app.tickets.search.conditions import Search
+from app.tickets.search.results import list_ancestors, list_children, search_tickets
 from app.tickets.service import find_copies, get_ticket, is_digest, list_of_digest
 from nirvana.client.filters import PARAMETERS
 from nirvana.verification.verdicts import explain_examples

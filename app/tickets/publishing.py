@@ -22,7 +22,7 @@ from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
 from app.evaluations.origins import find_origin
 from app.evaluations.service import exam_key, refresh_listings
 from app.storage import Storage, ticket_key
-from app.tickets.checking import CheckedTicket, check_file
+from app.tickets.files.checking import CheckedTicket, check_file
 from app.tickets.models import (
     VISIBILITIES,
     Blob,
@@ -31,8 +31,8 @@ from app.tickets.models import (
     TicketSketch,
     band_of_density,
 )
+from app.tickets.search.text import keep_words
 from app.tickets.service import get_own, is_copy, lock_copies, touch_copies
-from app.tickets.text import keep_words
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
 from nirvana.format.reader import DEFAULT_LIMITS, Limits

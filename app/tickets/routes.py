@@ -34,11 +34,10 @@ from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
-from app.tickets.checking import check_listable
-from app.tickets.conditions import Search
-from app.tickets.counting import list_downloads
-from app.tickets.downloads import find_bytes, find_file
-from app.tickets.files import (
+from app.tickets.files.checking import check_listable
+from app.tickets.files.counting import list_downloads
+from app.tickets.files.downloads import find_bytes, find_file
+from app.tickets.files.serving import (
     Export,
     Upload,
     describe_upload,
@@ -79,7 +78,8 @@ from app.tickets.schemas import (
     summarise,
     summary_of,
 )
-from app.tickets.search import list_ancestors, list_children, search_tickets
+from app.tickets.search.conditions import Search
+from app.tickets.search.results import list_ancestors, list_children, search_tickets
 from app.tickets.service import (
     etag,
     find_copies,

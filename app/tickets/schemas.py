@@ -15,8 +15,8 @@ from app.db import Json
 from app.evaluations.schemas import EVALUATION_EXAMPLE, EvaluationResponse
 from app.pagination import Page
 from app.schemas import Instant, Plain, RequestModel, ResponseModel, example
-from app.tickets.conditions import FACETS, Search, read_facets, read_search
 from app.tickets.models import Listing
+from app.tickets.search.conditions import FACETS, Search, read_facets, read_search
 from nirvana.client.filters import MAX_LENGTH, PARAMETERS, Filter, literal
 from nirvana.verification.protocol import PROTOCOL
 

@@ -14,10 +14,10 @@ from app.changes.service import note_change
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
-from app.tickets.conditions import open_to, visible_to
-from app.tickets.counts import count_by
 from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
-from app.tickets.text import keep_words
+from app.tickets.search.conditions import open_to, visible_to
+from app.tickets.search.counts import count_by
+from app.tickets.search.text import keep_words
 from nirvana.errors import Forbidden, Gone, Invalid, InvalidCursor, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20

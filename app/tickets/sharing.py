@@ -17,7 +17,7 @@ from app.limits.service import Line
 from app.schemas import ResponseModel, binary, example, problems
 from app.settings import Settings
 from app.storage import Storage, ticket_key
-from app.tickets.files import limits_of, matches
+from app.tickets.files.serving import limits_of, matches
 from app.tickets.models import Listing
 from app.tickets.service import get_ticket
 from nirvana.format.reader import Limits

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session, joinedload
 from app.accounts.models import Account
 from app.db import Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
-from app.tickets.conditions import visible_to
 from app.tickets.models import Listing
+from app.tickets.search.conditions import visible_to
 from app.transfers.models import Transfer
 
 MOST_CELLS = 500

@@ -33,7 +33,7 @@ class Filter:
             true; `words`: words of a text.
         help: a noun phrase in lower case, without a full stop.
         column: attribute of the service's listing that is compared. "": `name`; None: the service has a
-            condition of its own for this filter (`CONDITIONS` in `app.tickets.search`).
+            condition of its own for this filter (`CONDITIONS` in `app.tickets.search.conditions`).
         type: of a range's ends: float, int or datetime (RFC 3339, UTC where no zone is named).
         choices: value -> its label in the form.
         default: the choice where none is made.

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.tickets.checking import CheckedTicket, Checker, check_file
+from app.tickets.files.checking import CheckedTicket, Checker, check_file
 from nirvana.errors import InvalidTicket, Unavailable
 from nirvana.format.reader import DEFAULT_LIMITS
 from tests.factories import make_ticket, put_together, take_apart
@@ -85,7 +85,7 @@ def test_its_processes_end_with_it() -> None:
 
 OWNER = """
 import sys, time, anyio
-from app.tickets.checking import Checker
+from app.tickets.files.checking import Checker
 from nirvana.format.reader import DEFAULT_LIMITS
 
 if __name__ == "__main__":

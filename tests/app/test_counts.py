@@ -17,9 +17,9 @@ from app.db import Database
 from app.evaluations.origins import Outcome, record_attestation
 from app.settings import Settings
 from app.storage import Storage
-from app.tickets.counts import KEY, recount
 from app.tickets.models import Blob, BlobCount, Listing, ListingGroup, TicketSketch
 from app.tickets.publishing import Publication, publish_ticket
+from app.tickets.search.counts import KEY, recount
 from app.tickets.service import unyank_ticket, yank_ticket
 from tests.factories import make_ticket
 from tests.registry import VERDICT, count_now, measure

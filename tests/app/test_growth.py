@@ -17,15 +17,15 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, make_engine
 from app.tasks.service import leaderboard, list_tasks, sync_tasks
-from app.tickets import plans, search
-from app.tickets.conditions import Search, read_search
-from app.tickets.search import search_tickets
+from app.tickets.search import plans, results
+from app.tickets.search.conditions import Search, read_search
+from app.tickets.search.results import search_tickets
 from app.tickets.service import find_copies, read_gauges
 from benchmarks.registry import seed
 from tests.registry import EACH, Templates
 
 SIZES = (5_000, 20_000)
-BOUNDS = {plans: {"FEW": 20}, search: {"LOOKS": 100, "CHUNK": 60}}
+BOUNDS = {plans: {"FEW": 20}, results: {"LOOKS": 100, "CHUNK": 60}}
 LIMIT = 3
 MOST_GROWTH = 1.5  # of four times the listings
 FLOORS = {"sqlite": 20_000, "postgresql": 12_000}  # less than reading all of the greater table once

@@ -16,9 +16,9 @@ from app.accounts.service import create_account
 from app.db import Database
 from app.pagination import read_cursor, write_cursor
 from app.storage import Storage
-from app.tickets.conditions import Search
 from app.tickets.publishing import Publication, publish_ticket
-from app.tickets.search import search_tickets
+from app.tickets.search.conditions import Search
+from app.tickets.search.results import search_tickets
 from nirvana.client.filters import SORTS, Range, instant, integer, number, parse_range
 from nirvana.errors import InvalidCursor, InvalidQuery
 from tests.factories import make_ticket

@@ -15,10 +15,10 @@ from app.evaluations.models import Attestation
 from app.evaluations.origins import Outcome, find_origin, list_attestations, record_attestation
 from app.settings import Settings
 from app.storage import Storage
-from app.tickets.conditions import Search
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, publish_ticket
-from app.tickets.search import search_tickets
+from app.tickets.search.conditions import Search
+from app.tickets.search.results import search_tickets
 from nirvana import tasks
 from nirvana.format.ticket import Ticket
 from nirvana.tasks.task import Seal

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from app.__main__ import main
-from app.tickets.files import limits_of
+from app.tickets.files.serving import limits_of
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, fill_fingerprints, publish_ticket
 from app.tickets.service import list_known

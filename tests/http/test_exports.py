@@ -15,9 +15,9 @@ from app.limits.rates import Payer
 from app.limits.service import Limiter
 from app.settings import Settings
 from app.storage import Storage
-from app.tickets import exporting
-from app.tickets.exporting import Exporter, Making, evict, note_use
-from app.tickets.files import SUFFIXES
+from app.tickets.files import exporting
+from app.tickets.files.exporting import Exporter, Making, evict, note_use
+from app.tickets.files.serving import SUFFIXES
 from app.tickets.models import ExportBlob
 from nirvana.errors import NotFound, RateLimited, TooLarge
 from nirvana.exports import FORMATS, export_ticket

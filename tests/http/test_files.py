@@ -14,8 +14,8 @@ from safetensors.numpy import load
 from sqlalchemy import update
 
 from app.storage import Storage
-from app.tickets.counting import Downloads, list_downloads
-from app.tickets.downloads import KNOWN_SECONDS, LARGEST_KEPT
+from app.tickets.files.counting import Downloads, list_downloads
+from app.tickets.files.downloads import KNOWN_SECONDS, LARGEST_KEPT
 from app.tickets.models import Listing
 from nirvana.exports import export_ticket
 from nirvana.format.ticket import Ticket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.tickets.conditions import COLUMNS, CONDITIONS, FACETS
+from app.tickets.search.conditions import COLUMNS, CONDITIONS, FACETS
 from nirvana.client.filters import FILTERS, PARAMETERS, SORTS, query_of
 from nirvana.errors import InvalidQuery
 from tests.factories import make_ticket

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.db import utc_now
-from app.tickets import plans, search
 from app.tickets.publishing import Publication, publish_ticket
+from app.tickets.search import plans, results
 from tests.factories import make_masks, make_ticket
 from tests.http.conftest import MakeRegistry
 from tests.registry import EACH, VERDICT, Registry, measure, pointers, problem
@@ -202,7 +202,7 @@ def test_totals_and_facets_are_estimates_beyond_their_bound_and_say_so(
     full: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plans, "FEW", 0)
-    monkeypatch.setattr(search, "LOOKS", 2)
+    monkeypatch.setattr(results, "LOOKS", 2)
     query = {"density": "min:0.01", "limit": "1", "facets": "task"}
     answer = full.http.get("/api/v1/tickets", params=query).json()
     assert (answer["total_is_exact"], answer["facets_are_exact"]) == (False, False)
@@ -226,7 +226,7 @@ def test_every_way_of_a_search_finds_the_same(full: Registry, monkeypatch: pytes
     few = [full.search(**query) for query in queries]
     assert all(few)
     monkeypatch.setattr(plans, "FEW", 0)
-    monkeypatch.setattr(search, "CHUNK", 1)
+    monkeypatch.setattr(results, "CHUNK", 1)
     assert [full.search(**query) for query in queries] == few
     monkeypatch.setattr(plans, "MOST_GROUPS", 0)
     assert [full.search(**query) for query in queries] == few

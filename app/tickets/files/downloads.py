@@ -23,10 +23,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.accounts.models import Account
 from app.problems import problem_response
 from app.storage import Storage, ticket_key
-from app.tickets.conditions import visible_to
-from app.tickets.counting import Downloads
-from app.tickets.files import Download, Exits, headers_of, matches, serve
+from app.tickets.files.counting import Downloads
+from app.tickets.files.serving import Download, Exits, headers_of, matches, serve
 from app.tickets.models import Blob, Listing
+from app.tickets.search.conditions import visible_to
 from app.tickets.service import get_ticket, is_digest
 from nirvana.errors import NirvanaError, NotFound
 from nirvana.format.ticket import MEDIA_TYPE

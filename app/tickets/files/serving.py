@@ -23,7 +23,7 @@ from app.db import Json
 from app.limits.rates import Payer
 from app.settings import Settings
 from app.storage import Storage, ticket_key
-from app.tickets.exporting import Exporter, Making
+from app.tickets.files.exporting import Exporter, Making
 from app.tickets.models import Listing
 from nirvana.errors import (
     Invalid,

@@ -34,10 +34,19 @@ from sqlalchemy.sql.operators import custom_op
 from app.accounts.models import Account
 from app.evaluations.models import band_of_accuracy
 from app.pagination import SortValue
-from app.tickets.conditions import COLUMNS, GROUPED, Row, Search, Terms, column_of, find_owner, find_similar
-from app.tickets.counts import find_groups
 from app.tickets.models import ORDERS, Listing, TicketTag, band_of_density
-from app.tickets.text import ANYWHERE, Words
+from app.tickets.search.conditions import (
+    COLUMNS,
+    GROUPED,
+    Row,
+    Search,
+    Terms,
+    column_of,
+    find_owner,
+    find_similar,
+)
+from app.tickets.search.counts import find_groups
+from app.tickets.search.text import ANYWHERE, Words
 from nirvana.client.filters import Range
 
 CHECKED = sorted({*COLUMNS.values(), *ORDERS, "kept_parameters"} - {"train_bytes"})

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, Database, add_counts, utc_now
-from app.tickets.files import is_head
+from app.tickets.files.serving import is_head
 from app.tickets.models import Listing
 
 log = logging.getLogger("nirvana.app")

@@ -14,9 +14,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.accounts.models import Account
 from app.evaluations.models import UNMEASURED
-from app.tickets.counts import SHOWN
 from app.tickets.models import Listing, ListingGroup, TicketSketch, TicketTag
-from app.tickets.text import Words, words
+from app.tickets.search.counts import SHOWN
+from app.tickets.search.text import Words, words
 from nirvana.client.filters import FILTERS, PARSERS, RELEVANCE, SORTS, Range, parse_range
 from nirvana.errors import InvalidQuery, Problem
 

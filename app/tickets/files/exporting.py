@@ -1,7 +1,7 @@
 """Making exports: each once, the large ones in a child process with a cap on its memory, none for ever.
 
-`python -m app.tickets.exporting SOURCE FORM KEY` is the child: it reads the ticket file under one key of the
-blob store and writes the export under another.
+`python -m app.tickets.files.exporting SOURCE FORM KEY` is the child: it reads the ticket file under one key
+of the blob store and writes the export under another.
 """
 
 from __future__ import annotations
@@ -162,7 +162,14 @@ def make_export(settings: Settings, storage: Storage, making: Making) -> None:
 
 
 def _make_in_child(settings: Settings, making: Making) -> None:
-    command = [sys.executable, "-m", "app.tickets.exporting", making.source, making.form, making.key]
+    command = [
+        sys.executable,
+        "-m",
+        "app.tickets.files.exporting",
+        making.source,
+        making.form,
+        making.key,
+    ]
     seconds, memory = settings.export_seconds, settings.export_memory_bytes
     try:
         done = subprocess.run(

@@ -1,8 +1,8 @@
 """Search: pages of listings, their totals and facets, and lineage.
 
-No list counts what nobody reads. A page costs its rows (`app.tickets.plans`). Totals and facets come from
-kept counts (`app.tickets.counts`) where these can tell, else from few candidates or from the newest LOOKS
-listings, and then they are estimates and say so.
+No list counts what nobody reads. A page costs its rows (`plans.py`). Totals and facets come from kept counts
+(`counts.py`) where these can tell, else from few candidates or from the newest LOOKS listings, and then they
+are estimates and say so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session, aliased, defer, joinedload
 
 from app.accounts.models import Account
 from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, read_cursor
-from app.tickets.conditions import FACETS, Search, column_of, visible_to
-from app.tickets.counts import count_by, find_groups
 from app.tickets.models import Listing, ListingGroup
-from app.tickets.plans import Plan, make_plan, newest
-from app.tickets.text import RANKS, Words
+from app.tickets.search.conditions import FACETS, Search, column_of, visible_to
+from app.tickets.search.counts import count_by, find_groups
+from app.tickets.search.plans import Plan, make_plan, newest
+from app.tickets.search.text import RANKS, Words
 
 MAX_FACET_VALUES = 50
 LOOKS = 2000

@@ -1,0 +1,1 @@
+"""Search: what a query means, the way that it takes, kept counts, words, and the page that comes out."""
