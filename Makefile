@@ -68,8 +68,8 @@ transcripts: $(READY) ## what the command line prints, to docs/cli.md (2 minutes
 bench-registry: $(READY) ## search among 100,000 generated listings, on SQLite and PostgreSQL (10 minutes; ARGS="--listings 1000000")
 	scripts/with-postgres $(BIN)/python -m benchmarks.registry $(ARGS)
 
-bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md (an hour and a half)
-	$(BIN)/python -m benchmarks.verdict_rates --write docs/verdict-rates.md $(ARGS)
+bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md and docs/adversary-rates.md (1.5 hours; ARGS="--only adversary-rates")
+	$(BIN)/python -m benchmarks.verdict_rates --write docs $(ARGS)
 
 openapi: $(READY) ## write the OpenAPI snapshot after a deliberate change of the API
 	NIRVANA_WRITE_SNAPSHOT=1 $(BIN)/python -m pytest -q tests/http -k openapi

@@ -14,8 +14,10 @@ import numpy as np
 
 from benchmarks.verdict_rates.adversaries import ADVERSARIES, HONEST
 from benchmarks.verdict_rates.ends import MOST, REPLICATES, verify_alone
-from benchmarks.verdict_rates.planting import ticket_path
+from benchmarks.verdict_rates.planting import ARCHITECTURE, TASK, ticket_path
 from benchmarks.working import read_json, write_json
+from nirvana import lab
+from nirvana.verification.protocol import PROTOCOL
 from nirvana.verification.statistics import wilson
 
 WINNING, MOST_FALSE = "WINNING", 0.01
@@ -51,13 +53,17 @@ class Attack:
 
 
 def write_up(out: Path, attacks: Sequence[Attack]) -> str:
-    """The section of the page."""
+    """The page that `make bench-verdicts` prints."""
     ends: dict[str, list[Outcome]] = {}
     for attack in attacks:
         ends.setdefault(attack.kind, []).append(read_json(attack.path(out)))
     heads = "| kind | n | WINNING % | 95 % | other verdicts % | stopped by | density %: all, prunable, live |"
+    where = ", ".join(f"{name} {value}" for name, value in lab.environment().items())
     lines = [
-        "## Adversaries",
+        "# Adversaries: how often an attack is called WINNING",
+        "",
+        f"Written by `make bench-verdicts`; nothing here was typed in. Protocol `{PROTOCOL}`, task {TASK}, "
+        f"{ARCHITECTURE}. Machine and versions: {where}.",
         "",
         "Tickets that try to steer, buy or move their verdict (see adversaries.py), each verified whole with "
         f"{REPLICATES} to {MOST} replicates, unless its author asks for another number. Intervals: Wilson's "
@@ -74,7 +80,7 @@ def write_up(out: Path, attacks: Sequence[Attack]) -> str:
         "",
         _goal([outcomes for kind, outcomes in ends.items() if kind in ADVERSARIES]),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def _row(kind: str, outcomes: Sequence[Outcome]) -> str:

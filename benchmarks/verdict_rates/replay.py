@@ -206,7 +206,7 @@ def main() -> int:
         f"(seed {SEED}; the registry draws the seeds of the verifications, so a row may end otherwise "
         f"another time), digits, protocol `{PROTOCOL}`. *Before*: what the attack got by `nirvana-verify/2`, "
         "as it was measured when these attacks were found. Rates over 20 tickets a kind are in "
-        "[verdict-rates](verdict-rates.md).\n\n"
+        "[adversary-rates](adversary-rates.md).\n\n"
         f"Machine and versions: {where}.\n"
     )
     print("| attack | before | now |\n|---|---|---|")
