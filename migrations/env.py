@@ -19,7 +19,7 @@ import app.transfers.models
 import app.webhooks.service  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
-from app.tickets.search.counts import install_triggers, recount
+from app.tickets.search.counts import install_triggers, recount, remove_triggers
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -45,6 +45,7 @@ def run(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # else no migration changes a table
         before = context.get_context().get_current_heads()
+        remove_triggers(connection)
         context.run_migrations()
         install_triggers(connection)
         if before != context.get_context().get_current_heads():

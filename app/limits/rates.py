@@ -47,6 +47,7 @@ ACTIONS: Mapping[str, str | None] = {
     "list_tasks": "search",
     "tasks_page": "search",
     "task_page": "search",
+    "list_similar_tickets": "search",
     "list_task_leaderboard": "search",
     "list_architectures": "search",
     "get_ticket_export": "export",

@@ -19,6 +19,7 @@ from app.dependencies import (
     Conditional,
     DatabaseDep,
     IdempotencyKey,
+    Limit,
     Paging,
     PagingDep,
     PayerDep,
@@ -68,6 +69,8 @@ from app.tickets.schemas import (
     LintResponse,
     NewListing,
     PublishedResponse,
+    SimilarPage,
+    SimilarTicket,
     TicketPage,
     TicketResponse,
     Visibility,
@@ -79,7 +82,7 @@ from app.tickets.schemas import (
     summary_of,
 )
 from app.tickets.search.conditions import Search
-from app.tickets.search.results import list_ancestors, list_children, search_tickets
+from app.tickets.search.results import list_ancestors, list_children, list_similar, search_tickets
 from app.tickets.service import (
     etag,
     find_copies,
@@ -99,6 +102,7 @@ from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
+SHOWN_SIMILAR = 10
 DAYS = 90
 
 EXPORT_TYPES = ("application/octet-stream", "text/x-python")
@@ -220,6 +224,18 @@ def list_layers(ticket: TicketReference, session: SessionDep, reader: Reader) ->
     return LayerPage(items=[LayerResponse.model_validate(layer) for layer in row.layers])
 
 
+@router.get(f"{TICKET}/similar", operation_id="list_similar_tickets", responses=problems(404, 422))
+def list_similar_tickets(
+    ticket: TicketReference, session: SessionDep, reader: Reader, limit: Limit = SHOWN_SIMILAR
+) -> SimilarPage:
+    """Other tickets whose first masks are most like this one's, in whatever order of their units; near-copies
+    share most of the sketch. `diff` counts exactly, and a search by `similar_to` takes filters."""
+    alike = list_similar(session, get_ticket(session, ticket, reader), reader, limit)
+    copies = find_copies(session, [row for row, _ in alike])
+    items = [SimilarTicket.model_validate(summary_of(row, copies) | {"shared": part}) for row, part in alike]
+    return SimilarPage(items=items)
+
+
 @router.get(f"{TICKET}/lineage", operation_id="get_ticket_lineage", responses=problems(404))
 def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> Lineage:
     """The tickets that this one was pruned from, and those pruned from it."""
@@ -325,7 +341,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     response_model=TicketResponse,
     responses={
         200: {"description": "It was published before", "model": PublishedResponse},
-        **problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 507),
+        **problems(400, 401, 403, 409, 410, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=describe_upload(NewListing),
 )

@@ -275,6 +275,26 @@ class FoundTicket(TicketSummary):
     more: Annotated[int, Field(description="with `collapse`: others of its search that match as well")] = 0
 
 
+class SimilarTicket(TicketSummary):
+    """A listing of another ticket whose masks are like a ticket's."""
+
+    model_config = ResponseModel.model_config | example(**SUMMARY_EXAMPLE | {"shared": 0.8125})
+    shared: Annotated[
+        float,
+        Field(description="of the sketch, 16 least hashes of the first layer's units: 1 is a near-copy"),
+    ]
+
+
+class SimilarPage(ResponseModel):
+    """The tickets whose masks are most like a ticket's, the most alike first."""
+
+    model_config = ResponseModel.model_config | example(
+        items=[SUMMARY_EXAMPLE | {"shared": 0.8125}], next_cursor=None
+    )
+    items: list[SimilarTicket]
+    next_cursor: str | None = None
+
+
 class TicketPage(ResponseModel):
     """One page of a search."""
 

@@ -199,6 +199,10 @@ class Client:
     def attestations(self, name: str) -> Iterator[Json]:
         return self._pages(f"{ticket_path(name)}/attestations", {})
 
+    def transfers(self, name: str) -> Iterator[Json]:
+        """Yield what came out when a ticket was tried on other tasks."""
+        return self._pages("/transfers", {"ticket": name})
+
     def attest(self, name: str) -> Json:
         """Ask for a ticket's search to be run again; return the job that does it."""
         return self._post(f"{ticket_path(name)}/attestations")

@@ -179,6 +179,23 @@ def test_counters_count_once_each_and_begin_anew(counters: Storage) -> None:
     assert strategy.get_window_stats(rate, "search", "a").remaining == 50
 
 
+@pytest.mark.parametrize("kind", [":memory:", "file"])
+def test_a_clock_that_is_put_back_locks_nobody_out(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window that was counted an hour ahead of now would last an hour more: it is over instead."""
+    counters = make_counters(str(tmp_path / "limits.db") if kind == "file" else kind)
+    strategy, rate, now = FixedWindowRateLimiter(counters), parse("2/minute"), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert [strategy.hit(rate, "search", "a") for _ in range(3)] == [True, True, False]
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert strategy.get_window_stats(rate, "search", "a").remaining == 2
+    assert [strategy.hit(rate, "search", "a") for _ in range(3)] == [True, True, False]
+    assert strategy.get_window_stats(rate, "search", "a").reset_time <= now + 60
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    assert strategy.hit(rate, "search", "a")
+
+
 def test_processes_that_share_a_file_share_its_counters_and_old_ones_are_swept(tmp_path: Path) -> None:
     path = str(tmp_path / "limits.db")
     one, other = SqliteCounters(path), SqliteCounters(path)

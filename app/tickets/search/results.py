@@ -17,10 +17,18 @@ from sqlalchemy.orm import Session, aliased, defer, joinedload
 from app.accounts.models import Account
 from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, read_cursor
 from app.tickets.models import Listing, ListingGroup
-from app.tickets.search.conditions import FACETS, Search, column_of, visible_to
+from app.tickets.search.conditions import (
+    FACETS,
+    MOST_SIMILAR,
+    Search,
+    column_of,
+    count_shared,
+    visible_to,
+)
 from app.tickets.search.counts import count_by, find_groups
 from app.tickets.search.plans import Plan, make_plan, newest
 from app.tickets.search.text import RANKS, Words
+from nirvana.verification.fingerprint import SKETCH
 
 MAX_FACET_VALUES = 50
 LOOKS = 2000
@@ -210,6 +218,16 @@ def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:
     conditions = (one.job_id.in_(jobs), *plan.terms.of(one, without=("collapse",)))
     query = select(one.job_id, func.count()).where(*conditions).group_by(one.job_id)
     return Counter({jobs[job]: count - 1 for job, count in plan.terms.session.execute(query) if job in jobs})
+
+
+def list_similar(
+    session: Session, row: Listing, reader: Account | None, limit: int
+) -> list[tuple[Listing, float]]:
+    """Return the listings of other tickets whose first masks are most like a listing's, yanked ones left out,
+    each with the share of the sketch that they have in common."""
+    shared = count_shared(session, row.digest, reader, MOST_SIMILAR)
+    rows = [one for one in load(session, list(shared)) if one.yanked_at is None][:limit]
+    return [(one, min(1.0, shared[one.id] / SKETCH)) for one in rows]
 
 
 def list_children(session: Session, row: Listing, reader: Account | None, limit: int = 100) -> list[Listing]:
