@@ -66,6 +66,8 @@ from app.tickets.schemas import (
     LayerPage,
     LayerResponse,
     Lineage,
+    LineageEdge,
+    LineageTree,
     LintResponse,
     NewListing,
     PublishedResponse,
@@ -82,7 +84,14 @@ from app.tickets.schemas import (
     summary_of,
 )
 from app.tickets.search.conditions import Search
-from app.tickets.search.results import list_ancestors, list_children, list_similar, search_tickets
+from app.tickets.search.results import (
+    Edge,
+    list_ancestors,
+    list_children,
+    list_edges,
+    list_similar,
+    search_tickets,
+)
 from app.tickets.service import (
     etag,
     find_copies,
@@ -237,9 +246,22 @@ def list_similar_tickets(
 
 
 @router.get(f"{TICKET}/lineage", operation_id="get_ticket_lineage", responses=problems(404))
-def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> Lineage:
-    """The tickets that this one was pruned from, and those pruned from it."""
-    return _lineage(session, get_ticket(session, ticket, reader), reader)
+def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> LineageTree:
+    """The tickets that this one was pruned from, and those pruned from it: facts where a job of the registry
+    saw it, else claims, which lead to listings of the same owner alone."""
+    row = get_ticket(session, ticket, reader)
+    edges = [_edge_response(edge) for edge in list_edges(session, row, reader)]
+    return LineageTree(**dict(_lineage(session, row, reader)), edges=edges)
+
+
+def _edge_response(edge: Edge) -> LineageEdge:
+    child, parent = edge.child, edge.parent
+    return LineageEdge.model_validate(
+        {name: getattr(child, name) for name in ("job_id", "level", "density", "verdict")}
+        | {"parent": edge.parent_digest, "child": child.digest, "known_by": edge.known_by}
+        | {"child_name": f"{child.owner.name}/{child.name}"}
+        | {"parent_name": f"{parent.owner.name}/{parent.name}" if parent is not None else None}
+    )
 
 
 @router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse,

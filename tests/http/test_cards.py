@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+
+import httpx
 import pytest
 
+from app.pages import CARD_TAGS, MOST_RENDERED, render_card
 from nirvana.verification.protocol import ARMS
 from tests.factories import make_ticket
 from tests.registry import VERDICT, Registry, measure, pointers, problem
@@ -32,6 +38,125 @@ def test_a_change_to_a_version_that_is_gone_is_refused(each_registry: Registry) 
     assert each_registry.http.patch(PATH, json={"card": "one"}, headers=headers).status_code == 200
     problem(each_registry.http.patch(PATH, json={"card": "two"}, headers=headers), 412, "precondition-failed")
     assert each_registry.http.get(PATH).json()["card"] == "one"
+
+
+def test_of_two_changes_of_one_version_at_once_one_is_made(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    headers = each_registry.bearer() | {"If-Match": each_registry.http.get(PATH).headers["etag"]}
+
+    def change(card: str) -> httpx.Response:
+        return httpx.patch(f"{each_registry.url}{PATH}", json={"card": card}, headers=headers)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = dict(zip("abcdefgh", pool.map(change, "abcdefgh"), strict=True))
+    (won,) = (card for card, answer in answers.items() if answer.status_code == 200)
+    for card, answer in answers.items():
+        if card != won:
+            problem(answer, 412, "precondition-failed")
+    assert each_registry.http.get(PATH).json()["card"] == won
+
+
+class CardReader(HTMLParser):
+    """What a browser finds in the card of a page: tags, attributes and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.texts = list[tuple[str, dict[str, str | None]]](), list[str]()
+        self.depth = 0
+        self.feed(html)
+        self.close()
+        assert self.depth == 0, "the card closes what it opens"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.depth:
+            self.tags.append((tag, dict(attrs)))
+            self.depth += tag not in ("br", "hr")
+        elif dict(attrs).get("class") == "prose card":
+            self.depth = 1
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= bool(self.depth) and tag not in ("br", "hr")
+
+    def handle_data(self, data: str) -> None:
+        self.texts += [data] if self.depth else []
+
+
+def show_card(registry: Registry, card: str) -> CardReader:
+    """Give the ticket a card, and read it on its page."""
+    assert registry.http.patch(PATH, json={"card": card}, headers=registry.bearer()).status_code == 200
+    page = registry.http.get("/tickets/ada/first")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert page.text.count("<h1>") == 1
+    assert page.text.rstrip().endswith("</html>")
+    return CardReader(page.text)
+
+
+def test_a_card_is_shown_as_the_markdown_that_it_is(registry: Registry) -> None:
+    registry.publish(TICKET.to_bytes(), "first")
+    card = "# Found\n\n*On* a **laptop**, see [my page](https://ada.example/x?a=1&b=2).\n\n1. one\n2. two\n\n"
+    card += "| n | acc |\n|--:|:--|\n| 1 | 0.97 |\n\n```python\nprint('<b>')\n```\n\n> quoted\n\n~~gone~~\n\n"
+    card += "###### deep"
+    shown = show_card(registry, card)
+    tags = [tag for tag, _ in shown.tags]
+    for tag in ("h3", "h6", "em", "strong", "a", "ol", "li", "table", "td", "pre", "blockquote", "s"):
+        assert tag in tags, tag
+    link = next(attributes for tag, attributes in shown.tags if tag == "a")
+    assert link == {"href": "https://ada.example/x?a=1&b=2", "rel": "nofollow ugc noopener noreferrer"}
+    assert "print('<b>')" in "".join(shown.texts)
+
+
+HOSTILE_CARDS = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)><style>*{}</style><iframe src=//evil></iframe><form action=/x><input>",
+    "</div></main></body></html><h1>mine</h1>",
+    "<!-- <b> --><?php ?><![CDATA[x]]>",
+    "<a href='javascript:alert(1)' onclick=alert(1)>x</a>",
+    "[x](javascript:alert(1)) [x](JaVaScRiPt:alert(1)) [x](\tjavascript:alert(1))",
+    "[x](&#106;avascript:alert(1)) [x](java&#x0A;script:alert(1)) [x](&#x01;javascript:alert(1))",
+    "[x](data:text/html;base64,PHNjcmlwdD4=) [x](vbscript:x) [x](file:///etc/passwd) [x](blob:x)",
+    "<javascript:alert(1)> <data:text/html,x>",
+    "[x][1]\n\n[1]: javascript:alert(1)",
+    '[x](https://a.example "" onmouseover=alert(1) x="")',
+    '[x](https://a.example/"onclick="alert(1))',
+    "![x](https://tracker.example/pixel.png)",
+    '![x](x" onerror=alert(1))',
+    '```" onclick="alert(1)\nx\n```',
+    "`<script>alert(1)</script>`",
+    "| a |\n|--:|\n| <img src=x onerror=alert(1)> |",
+    "&lt;script&gt;alert(1)&lt;/script&gt; &#60;script&#62;",
+    "{{ 7 * 7 }} {% raw %} {{ request.app.state.signing_key }}",
+    "# h\n\nT\n=\n\n<h1>x</h1>",
+    "\u202e\u2028\ufeff<\u200bscript>",
+    "<" * 3000 + ">" * 3000,
+)
+
+
+@pytest.mark.parametrize("card", HOSTILE_CARDS)
+def test_no_card_brings_script_markup_or_images_onto_its_page(registry: Registry, card: str) -> None:
+    registry.publish(TICKET.to_bytes(), "first")
+    shown = show_card(registry, card)
+    for tag, attributes in shown.tags:
+        assert tag in CARD_TAGS
+        assert attributes.keys() <= {"href", "rel", "start"}
+        address = attributes.get("href") or "https:"
+        assert address.startswith(("http:", "https:", "mailto:")), address
+    assert "49" not in "".join(shown.texts)
+
+
+def test_a_card_costs_no_more_than_its_length_allows(registry: Registry) -> None:
+    """Nesting, openers without ends, wide tables: none takes long, and a longer one is no markdown."""
+    parts = ("[", "![", "*a **a ", "> ", "[a](", "|a", "<", "`", "~~a ", "&amp", "- ", "\\")
+    for part in parts:
+        began = time.process_time()
+        render_card((part * MOST_RENDERED)[:MOST_RENDERED])
+        assert time.process_time() - began < 3, part
+    registry.publish(TICKET.to_bytes(), "first")
+    card = ("# A book\n\n<script>" * 4000)[:65_536]
+    assert registry.http.patch(PATH, json={"card": card}, headers=registry.bearer()).status_code == 200
+    html = registry.http.get("/tickets/ada/first").text
+    assert "<script" not in html
+    assert "# A book" in html
 
 
 def test_what_is_not_card_or_tags_cannot_be_changed(registry: Registry) -> None:
