@@ -2,7 +2,8 @@
 
     DIR/mirror.json                 the registry's address, and the serial of the last change that is here
     DIR/keys.json                   the public keys that its verdicts are signed with
-    DIR/listings/7.json             listing number 7: {"ticket", "evaluations", "attestations", "transfers", "signed"}
+    DIR/listings/7.json             listing number 7: {"ticket", "evaluations", "attestations", "transfers",
+                                    "signed"}
     DIR/blobs/tickets/ab/ab....ticket   a ticket file, under the sha256 of its bytes
 
 It follows the log of changes, page by page, and writes the serial after each page, so that a mirror that was

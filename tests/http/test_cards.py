@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
 
 from app.pages import CARD_TAGS, MOST_RENDERED, render_card
+from nirvana.client.rest import Client
 from nirvana.verification.protocol import ARMS
+from tests.cli.running import Run
 from tests.factories import make_ticket
 from tests.registry import VERDICT, Registry, measure, pointers, problem
 
@@ -157,6 +160,87 @@ def test_a_card_costs_no_more_than_its_length_allows(registry: Registry) -> None
     html = registry.http.get("/tickets/ada/first").text
     assert "<script" not in html
     assert "# A book" in html
+
+
+@pytest.fixture
+def ada(registry: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line of the owner of a ticket."""
+    registry.publish(TICKET.to_bytes(), "first")
+    monkeypatch.setenv("NIRVANA_ENDPOINT", registry.url)
+    monkeypatch.setenv("NIRVANA_TOKEN", registry.bearer()["Authorization"].removeprefix("Bearer "))
+    monkeypatch.delenv("NIRVANA_OFFLINE", raising=False)
+    return Run(capsys)
+
+
+def test_a_card_is_printed_and_replaced_by_a_file(ada: Run, tmp_path: Path) -> None:
+    code, out, err = ada("card", "ada/first")
+    assert (code, out, "has no card" in err) == (0, "", True)
+    (tmp_path / "card.md").write_text("# Found\n\non a laptop\n")
+    old = ada.json("card", "ada/first")["etag"]
+    code, out, err = ada("card", "ada/first", "--edit", tmp_path / "card.md")
+    assert (code, out, "new card" in err) == (0, "# Found\n\non a laptop\n", True)
+    assert ada("card", "ada/first", "-q")[1:] == ("# Found\n\non a laptop\n", "")
+    code, _, err = ada("card", "ada/first", "--edit", tmp_path / "card.md", "--if-match", old)
+    assert (code, "read it again" in err) == (4, True)
+    (tmp_path / "card.md").write_text("\n")
+    assert ada.json("card", "ada/first", "--edit", tmp_path / "card.md")["card"] is None
+    assert ada("card", "ada/first", "--edit", tmp_path / "none.md")[0] == 3
+    (tmp_path / "card.md").write_bytes(b"\xff")
+    assert ada("card", "ada/first", "--edit", tmp_path / "card.md")[0] == 2
+    (tmp_path / "card.md").write_text("x" * 65_537)
+    assert ada("card", "ada/first", "--edit", tmp_path / "card.md")[0] == 2
+    assert ada("card", "ada/none")[0] == 3
+
+
+def test_tags_are_added_and_taken_away_by_their_signs(ada: Run) -> None:
+    assert ada.json("tags", "ada/first", "+small", "+quick", "+hard") == {
+        "ticket": "ada/first",
+        "tags": ["hard", "quick", "small"],
+    }
+    assert ada("tags", "ada/first", "-quick", "-hard", "+teaching")[:2] == (0, "small\nteaching\n")
+    code, _, err = ada("tags", "ada/first", "-quick")
+    assert (code, "has no tag 'quick'" in err) == (3, True)
+    assert ada("tags", "ada/first", "small")[0] == 2
+    assert ada("tags", "ada/first", "+Not OK")[0] == 2
+    assert ada("tags", "ada/first", "--quiet")[:2] == (0, "small\nteaching\n")
+
+
+def test_a_card_and_tags_of_somebody_else_stay(
+    ada: Run, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIRVANA_TOKEN", registry.bearer("eve")["Authorization"].removeprefix("Bearer "))
+    assert ada("tags", "ada/first", "+mine")[0] == 4
+    assert ada("tags", "ada/first")[:2] == (0, "")
+
+
+def test_two_who_change_tags_at_once_lose_nothing(each_registry: Registry) -> None:
+    each_registry.publish(TICKET.to_bytes(), "first")
+    token = each_registry.bearer()["Authorization"].removeprefix("Bearer ")
+
+    def add(tag: str) -> None:
+        with Client(each_registry.url, token=token) as client:
+            client.retag("ada/first", add=[tag])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, "abcd"))
+    assert each_registry.http.get(PATH).json()["tags"] == ["a", "b", "c", "d"]
+
+
+def test_similar_tickets_and_counts_of_a_search_are_listed(ada: Run, registry: Registry) -> None:
+    ticket = make_ticket("lenet-300-100")
+    nearly = {name: mask.copy() for name, mask in ticket.masks.items()}
+    nearly["fc1.weight"][0, :3] = True
+    registry.publish(ticket.to_bytes(), "wide")
+    registry.publish(make_ticket("lenet-300-100", masks=nearly).to_bytes(), "nearly")
+    assert [hit["name"] for hit in ada.json("similar", "ada/wide")["items"]] == ["nearly"]
+    code, out, _ = ada("similar", ticket.digest)
+    assert (code, "ada/nearly" in out) == (0, True)
+    assert ada("similar", "ada/none")[0] == 3
+    counted = ada.json("search", "--facets", "task,architecture", "--max-density", "0.9")
+    assert counted["facets"]["architecture"] == {"lenet-300-100": 2, "mlp-16": 1}
+    code, out, err = ada("search", "--facets", "task")
+    assert (code, "digits" in out, err) == (0, True, "3 tickets\n")
+    assert ada("search", "--facets", "colour")[0] == 2
 
 
 def test_what_is_not_card_or_tags_cannot_be_changed(registry: Registry) -> None:
