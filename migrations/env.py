@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 import app.accounts.models
 import app.architectures.service
 import app.changes.service
+import app.devices.service
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.service

@@ -11,7 +11,6 @@ from app.db import Base, one_of, utc_now
 
 SCOPES = ("read", "publish", "yank", "job", "admin")
 TOKEN_KINDS = ("token", "session")
-DEVICE_STATES = ("asked", "granted", "denied")
 
 
 class Account(Base):
@@ -70,33 +69,4 @@ class SetupLink(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     key_sha256: Mapped[str] = mapped_column(String(64))
-    expires_at: Mapped[datetime]
-
-
-class DeviceCode(Base):
-    """A command line that asks for a token, and what its user said in a browser.
-
-    Attributes:
-        secret_sha256: of what the command line keeps to itself and fetches its token with, once.
-        user_code: what its user types into the page; it gives nothing away but the question.
-        network: that the question came from.
-        account_id: of whoever granted it.
-    """
-
-    __tablename__ = "device_code"
-    __table_args__ = (
-        UniqueConstraint("secret_sha256"),
-        UniqueConstraint("user_code"),
-        one_of("state", DEVICE_STATES),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    secret_sha256: Mapped[str] = mapped_column(String(64))
-    user_code: Mapped[str] = mapped_column(String(9))
-    name: Mapped[str] = mapped_column(String(100))
-    scopes: Mapped[list[str]]
-    network: Mapped[str | None] = mapped_column(String(50))
-    state: Mapped[str] = mapped_column(String(10), default="asked")
-    account_id: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime]

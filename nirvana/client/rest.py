@@ -81,6 +81,20 @@ class Client:
         """Create a token; the secret is in this answer and never again."""
         return self._post("/tokens", json=fields)
 
+    def create_device_code(self, **fields: object) -> Json:
+        """Ask for a token that a user grants in a browser: `user_code` is for them to type."""
+        return self._post("/device-codes", json=fields)
+
+    def fetch_device_token(self, device_code: str) -> Json | None:
+        """Return the token that was granted; None while nobody has answered.
+
+        Raises:
+            Forbidden: it was denied. NotFound: the code is over.
+        """
+        path = "/device-codes/token"
+        response = self._transport.request("POST", path, json={"device_code": device_code})
+        return None if response.status_code == 202 else dict(response.json())
+
     def set_password(self, password: str, old_password: str | None = None) -> None:
         """Give the account a password to sign in by in a browser."""
         body = {"password": password, "old_password": old_password}
