@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 
+from limits.errors import ConfigurationError
 from limits.storage import Storage, storage_from_string
 
 from nirvana.errors import Invalid
@@ -88,10 +89,17 @@ class SqliteCounters(Storage):
 
 def make_counters(address: str) -> Storage:
     """Return the counters of a setting: a path, `:memory:`, or an address that the library knows
-    (`redis://...`)."""
+    (`redis://...`).
+
+    Raises:
+        Invalid: the library does not know it, or needs a package for it that is not here.
+    """
     if "://" not in address:
         return SqliteCounters(address)
-    counters = storage_from_string(address, wrap_exceptions=True)
+    try:
+        counters = storage_from_string(address, wrap_exceptions=True)
+    except ConfigurationError as error:
+        raise Invalid(f"NIRVANA_LIMIT_STORAGE: {error}") from None
     if not isinstance(counters, Storage):
         raise Invalid(f"NIRVANA_LIMIT_STORAGE: {address.partition('://')[0]} is asynchronous.")
     return counters

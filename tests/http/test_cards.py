@@ -278,6 +278,37 @@ def test_a_yanked_ticket_leaves_search_and_keeps_its_downloads(each_registry: Re
     assert each_registry.search() == ["first"]
 
 
+def test_a_yank_that_comes_into_a_download_changes_no_byte_of_it(each_registry: Registry) -> None:
+    """A download that began is finished; who asks while it is yanked and shown again gets it whole."""
+    registry, ticket = each_registry, make_ticket("lenet-300-100", stored=True)
+    registry.publish(ticket.to_bytes(), "first")
+    assert len(ticket.to_bytes()) > 2 * 256 * 1024, "more than a piece"
+    with registry.http.stream("GET", f"{PATH}/file") as response:
+        pieces = response.iter_raw()
+        began = next(pieces)
+        yank = registry.http.post(f"{PATH}/yank", json={"reason": "broken"}, headers=registry.bearer())
+        assert yank.status_code == 200
+        assert began + b"".join(pieces) == ticket.to_bytes()
+
+    def yank_and_show(_: int) -> None:
+        for what, body in (("yank", {"reason": "broken"}), ("unyank", None)):
+            answer = httpx.post(
+                f"{registry.url}{PATH}/{what}", json=body, headers=registry.bearer(), timeout=30
+            )
+            assert answer.status_code == 200, answer.text
+
+    def download(_: int) -> bytes:
+        answer = httpx.get(f"{registry.url}{PATH}/file", timeout=30)
+        assert answer.status_code == 200
+        return answer.content
+
+    with ThreadPoolExecutor(6) as pool:
+        changes, files = pool.map(yank_and_show, range(8)), pool.map(download, range(16))
+        assert set(files) == {ticket.to_bytes()}
+        list(changes)
+    assert registry.http.get(PATH).status_code == 200
+
+
 def test_a_yank_needs_a_reason_that_is_known(registry: Registry) -> None:
     registry.publish(TICKET.to_bytes(), "first")
     for body, pointer in [({}, "/reason"), ({"reason": "mood"}, "/reason")]:

@@ -18,6 +18,8 @@ from limits.strategies import FixedWindowRateLimiter
 from app.limits.counters import SqliteCounters, make_counters
 from app.limits.rates import ACTIONS, RATES, Payer, read_rates
 from app.limits.service import Limiter, Line, Places
+from app.server import serve
+from app.settings import Settings
 from nirvana.errors import Invalid, RateLimited, Unavailable
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
@@ -177,6 +179,15 @@ def test_counters_count_once_each_and_begin_anew(counters: Storage) -> None:
     assert counters.check()
     counters.clear(rate.key_for("search", "a"))
     assert strategy.get_window_stats(rate, "search", "a").remaining == 50
+
+
+def test_a_storage_that_is_not_here_is_refused_in_one_line_whatever_the_processes() -> None:
+    for address in ("carrier-pigeon://coop", "mongodb://127.0.0.1:1"):
+        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+            make_counters(address)
+        settings = Settings(limit_storage=address, workers=2)
+        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+            serve(settings)
 
 
 @pytest.mark.parametrize("kind", [":memory:", "file"])
