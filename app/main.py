@@ -18,6 +18,8 @@ from app.changes.feeds import router as feeds
 from app.changes.routes import router as changes
 from app.db import make_database
 from app.dependencies import limit_request, refuse_unknown_query, refuse_unstorable_body
+from app.devices.routes import pages as device_pages
+from app.devices.routes import router as devices
 from app.dumps.routes import router as dumps
 from app.evaluations.pages import router as evaluation_pages
 from app.evaluations.routes import router as verifications
@@ -56,6 +58,7 @@ PASSWORDS = (2, 32)  # each takes 19 MiB, and time
 API = (
     health.service_router,
     accounts,
+    devices,
     verifications,
     moderation,
     tickets,
@@ -77,6 +80,7 @@ PAGES = (
     evaluation_pages,
     transfer_pages,
     account_pages,
+    device_pages,
 )
 
 

@@ -32,6 +32,7 @@ from app.tickets.files.serving import limits_of
 from app.tickets.models import Blob, Listing, TicketSketch, TicketTag, band_of_density
 from app.tickets.search.text import keep_words
 from app.tickets.service import is_copy
+from app.transfers.models import Transfer
 from nirvana.client.mirror import Mirror, check_record, check_verdicts, full_name, read_object
 from nirvana.errors import DataDamaged, NirvanaError, ReadOnly
 from nirvana.format.ticket import MEDIA_TYPE
@@ -168,7 +169,7 @@ def _rows(column: str, values: list[str] | list[int], ticket_id: int) -> list[Ma
 
 
 def _add_verdicts(session: Session, storage: Storage, record: Json) -> None:
-    """Add evaluations and attestations, which listings of one ticket share."""
+    """Add evaluations, attestations and transfers, which listings of one ticket share."""
     for shown in record["evaluations"]:
         columns = {name: shown[name] for name in ("id", "job_id", "task", "protocol", "verdict")}
         columns |= {name: shown[name] for name in ("replicates", "margin", "accuracy", "accuracy_sd")}
@@ -182,6 +183,17 @@ def _add_verdicts(session: Session, storage: Storage, record: Json) -> None:
         about = {"ticket_digest": shown["ticket"], "found_digest": shown["found"]}
         about["created_at"] = _instant(shown["created_at"])
         insert_all_absent(session, Attestation, [same | about])
+    for shown in record.get("transfers", []):  # a mirror of before has none
+        session.merge(Transfer(**_transfer_columns(shown)))
+
+
+def _transfer_columns(shown: Json) -> Json:
+    """Return the columns of a transfer from what its registry says of it."""
+    names = ("id", "source", "task", "verdict", "replicates", "accuracy", "dense_accuracy", "job_id")
+    arms = {arm: {"accuracies": values} for arm, values in shown["arms"].items()}
+    columns = {name: shown[name] for name in names}
+    columns |= {"ticket_digest": shown["ticket"], "created_at": _instant(shown["created_at"])}
+    return columns | {"body": {"arms": arms, "reason": shown["reason"], "density": shown["density"]}}
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.limits.counters import make_counters
 from app.limits.service import Connections
 from app.main import create_app
 from app.settings import Settings
@@ -27,6 +28,8 @@ def serve(settings: Settings) -> None:
     if settings.workers == 1:
         _run(create_app(settings), settings)
         return
+    if "://" in settings.limit_storage:
+        make_counters(settings.limit_storage)  # refused here, and not by each process again and again
     with TemporaryDirectory(prefix="nirvana-serve-") as folder:
         os.environ.update(_environment(settings, Path(folder)))
         _run("app.server:make_app", settings)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 import app.accounts.models
 import app.architectures.service
 import app.changes.service
+import app.devices.service
 import app.evaluations.models
 import app.jobs.models
 import app.tasks.service
@@ -19,7 +20,7 @@ import app.transfers.models
 import app.webhooks.service  # noqa: F401
 from app.db import Base, UtcDateTime, make_engine
 from app.settings import Settings
-from app.tickets.search.counts import install_triggers, recount
+from app.tickets.search.counts import install_triggers, recount, remove_triggers
 
 
 def is_ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -45,6 +46,7 @@ def run(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")  # else no migration changes a table
         before = context.get_context().get_current_heads()
+        remove_triggers(connection)
         context.run_migrations()
         install_triggers(connection)
         if before != context.get_context().get_current_heads():

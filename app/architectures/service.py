@@ -11,6 +11,7 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    and_,
     column,
     exists,
     or_,
@@ -32,7 +33,7 @@ from nirvana.networks.ops import Shape
 LISTING = table(
     "ticket",
     *(column(name) for name in ("id", "owner_id", "visibility", "architecture_id")),
-    *(column(name) for name in ("architecture_name", "family")),
+    *(column(name) for name in ("architecture_name", "family", "quarantined_at")),
 )
 
 
@@ -115,12 +116,12 @@ def _insert(session: Session, architecture: Architecture, name: str, family: str
 
 
 def rename_architecture(session: Session, architecture_id: int) -> None:
-    """Give a graph that is not the zoo's the name of a public listing, after one was made that or private."""
+    """Give a graph that is not the zoo's the name of a public listing, after one was shown or hidden."""
     row = session.get_one(ArchitectureRow, architecture_id)
     if row.name != row.digest and "/" not in row.name:
         return
     session.flush()
-    of_graph = (LISTING.c.architecture_id == architecture_id, LISTING.c.visibility == "public")
+    of_graph = (LISTING.c.architecture_id == architecture_id, _may_see(None))
     kept = select(LISTING.c.id).where(*of_graph, LISTING.c.architecture_name == row.name).limit(1)
     if session.scalar(kept) is None:
         names = select(LISTING.c.architecture_name, LISTING.c.family).where(*of_graph)
@@ -135,8 +136,10 @@ def _visible_to(reader: Account | None) -> ColumnElement[bool]:
 
 
 def _may_see(reader: Account | None) -> ColumnElement[bool]:
-    is_public = LISTING.c.visibility == "public"
-    return is_public if reader is None else or_(is_public, LISTING.c.owner_id == reader.id)
+    may_see = LISTING.c.visibility == "public"
+    if reader is not None:
+        may_see = or_(may_see, LISTING.c.owner_id == reader.id)
+    return and_(may_see, LISTING.c.quarantined_at.is_(None))
 
 
 def list_architectures(

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.changes.service import LISTING, OWNER, Change, last_serial
+from app.changes.service import IS_OPEN, LISTING, OWNER, Change, last_serial
 from app.dependencies import SessionDep, SettingsDep
 from app.schemas import binary, problems
 
@@ -66,7 +66,7 @@ def list_entries(session: Session, task: str | None) -> list[Entry]:
         .join_from(Change, LISTING, LISTING.c.id == Change.listing_id)
         .join(OWNER, OWNER.c.id == LISTING.c.owner_id)
         .where(Change.kind.in_(("published", "verdict")), Change.id > last_serial(session) - LOOKED_AT)
-        .where(LISTING.c.visibility == "public")
+        .where(IS_OPEN)
     )
     if task is not None:
         query = query.where(LISTING.c.task == task)

@@ -21,7 +21,7 @@ def changes(
     limit: Annotated[int, Query(ge=1, le=MAX_CHANGES, description="most changes to return")] = 100,
 ) -> ChangePage:
     """What happened to listings after a serial: all that a mirror must follow. Nothing ever disappears from
-    the log but what it says of listings that are private now."""
+    the log but what it says of listings that are private or in quarantine now."""
     items = changes_after(session, since, limit + 1)
     shown, has_more = items[:limit], len(items) > limit
     newest = shown[-1].serial if shown else since

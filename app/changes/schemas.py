@@ -31,7 +31,8 @@ class ChangeResponse(ResponseModel):
     kind: Annotated[
         str,
         Field(
-            description=f"one of {', '.join(KINDS)}; hidden: it is private now, and only its number is said"
+            description=f"one of {', '.join(KINDS)}; hidden: it is private or in quarantine now, "
+            "and only its number is said"
         ),
     ]
     listing: Annotated[int, Field(description="the same number for the same owner/name, for ever")]
@@ -54,8 +55,8 @@ class ChangePage(ResponseModel):
 def changes_after(session: Session, since: int, limit: int) -> list[ChangeResponse]:
     """Return the changes after a serial, as anybody may read them."""
     items = list[ChangeResponse]()
-    for serial, kind, listing, created_at, *about, visibility in list_changes(session, since, limit):
-        owner, name, digest, file_digest = about if visibility == "public" else [None] * 4
+    for serial, kind, listing, created_at, *about, is_open in list_changes(session, since, limit):
+        owner, name, digest, file_digest = about if is_open else [None] * 4
         item: Json = {"owner": owner, "name": name, "digest": digest, "file_sha256": file_digest}
         item |= {"serial": serial, "kind": kind, "listing": listing, "created_at": created_at}
         items.append(ChangeResponse.model_validate(item))

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.db import Base, one_of, utc_now
 
-KINDS = ("published", "card", "yanked", "unyanked", "verdict", "origin", "hidden", "shown")
+KINDS = ("published", "card", "yanked", "unyanked", "verdict", "origin", "transfer", "hidden", "shown")
 LOCK = 0x6E697276616E61  # "nirvana"
 _NOTED = "nirvana_changes"
 
@@ -24,10 +24,12 @@ LISTING = table(
     "ticket",
     column("id", Integer),
     *(column(name) for name in ("owner_id", "name", "digest", "visibility", "blob_id", "exam_key")),
-    *(column(name) for name in ("task", "verdict")),
+    *(column(name) for name in ("task", "verdict", "quarantined_at")),
 )
 OWNER = table("account", column("id", Integer), column("name"))
 BLOB = table("blob", column("id", Integer), column("digest"))
+IS_OPEN = (LISTING.c.visibility == "public") & LISTING.c.quarantined_at.is_(None)
+"""The condition of the listings that everybody sees."""
 
 
 class Change(Base):
@@ -35,7 +37,7 @@ class Change(Base):
 
     Attributes:
         id: the serial number.
-        kind: one of KINDS; `hidden`: it became private, `shown`: public again.
+        kind: one of KINDS; `hidden`: it became private or was put in quarantine, `shown`: it is back.
     """
 
     __tablename__ = "change"
@@ -56,6 +58,11 @@ def note_change(session: Session, kind: str, listing_ids: Iterable[int]) -> None
 def note_exam(session: Session, kind: str, exam: str) -> None:
     """Have a change written for every listing of an exam."""
     note_change(session, kind, session.scalars(select(LISTING.c.id).where(LISTING.c.exam_key == exam)))
+
+
+def note_ticket(session: Session, kind: str, digest: str) -> None:
+    """Have a change written for every listing of a ticket."""
+    note_change(session, kind, session.scalars(select(LISTING.c.id).where(LISTING.c.digest == digest)))
 
 
 def _write_noted(session: Session) -> None:
@@ -80,18 +87,19 @@ event.listen(Session, "after_rollback", _forget_noted)
 
 def list_changes(
     session: Session, since: int, limit: int
-) -> Sequence[Row[int, str, int, datetime, str, str, str, str, str]]:
-    """Return the changes after a serial, oldest first, each with its listing as it is now.
+) -> Sequence[Row[int, str, int, datetime, str, str, str, str, bool]]:
+    """Return the changes after a serial, oldest first, each with its listing as it is now; the last column
+    tells whether everybody sees that.
 
-    Of a listing that is private now nothing is returned but that it became so.
+    Of a listing that is private or in quarantine now nothing is returned but that it became so.
     """
     query = (
         select(Change.id, Change.kind, Change.listing_id, Change.created_at)
-        .add_columns(OWNER.c.name, LISTING.c.name, LISTING.c.digest, BLOB.c.digest, LISTING.c.visibility)
+        .add_columns(OWNER.c.name, LISTING.c.name, LISTING.c.digest, BLOB.c.digest, IS_OPEN)
         .join_from(Change, LISTING, LISTING.c.id == Change.listing_id)
         .join(OWNER, OWNER.c.id == LISTING.c.owner_id)
         .join(BLOB, BLOB.c.id == LISTING.c.blob_id)
-        .where(Change.id > since, (LISTING.c.visibility == "public") | (Change.kind == "hidden"))
+        .where(Change.id > since, IS_OPEN | (Change.kind == "hidden"))
     )
     return session.execute(query.order_by(Change.id).limit(limit)).all()
 

@@ -4,6 +4,7 @@
     tickets.jsonl        a listing a line: statistics, verdict, card, claims, manifest
     evaluations.jsonl    an evaluation a line, whole
     attestations.jsonl   an attestation a line
+    transfers.jsonl      a transfer a line: a ticket measured on another task
     blobs.txt            sha256 and key of every ticket file, as `sha256sum --check` reads it
     keys.json            the public keys of signed verdicts
     tickets.parquet, evaluations.parquet   the same tables in columns, where pyarrow is installed
@@ -36,6 +37,8 @@ from app.tickets.models import Listing
 from app.tickets.schemas import TicketSummary, summary_of
 from app.tickets.search.conditions import visible_to
 from app.tickets.service import WHOLE
+from app.transfers.schemas import transfer_response
+from app.transfers.service import list_transfers, name_tickets
 from nirvana.environment import VERSION
 from nirvana.errors import NotFound
 
@@ -82,6 +85,7 @@ def write_dump(database: Database, folder: Path, registry: str) -> Json:
             "tickets.jsonl": _write_lines(folder / "tickets.jsonl", _tickets(session)),
             "evaluations.jsonl": _write_lines(folder / "evaluations.jsonl", _evaluations(session)),
             "attestations.jsonl": _write_lines(folder / "attestations.jsonl", _attestations(session)),
+            "transfers.jsonl": _write_lines(folder / "transfers.jsonl", _transfers(session)),
             "keys.json": 1,
         }
         (folder / "keys.json").write_text(json.dumps(list_keys(session)))
@@ -156,6 +160,17 @@ def _attestations(session: Session) -> Iterator[Json]:
     while rows := session.scalars(query.where(Attestation.id > last).limit(AT_ONCE)).all():
         yield from (attestation_response(row).model_dump(mode="json") for row in rows)
         last = rows[-1].id
+        session.expunge_all()
+
+
+def _transfers(session: Session) -> Iterator[Json]:
+    cursor, is_last = None, False
+    while not is_last:
+        page = list_transfers(session, None, limit=AT_ONCE, cursor=cursor)
+        names = name_tickets(session, None, {row.ticket_digest for row in page.rows})
+        for row in page.rows:
+            yield transfer_response(row, names[row.ticket_digest]).model_dump(mode="json")
+        cursor, is_last = page.next_cursor, page.next_cursor is None
         session.expunge_all()
 
 

@@ -34,7 +34,7 @@ LISTING = table(
         column(name)
         for name in ("id", "yanked_at", "exam_key", "digest", "task", "origin", "visibility", "owner_id")
     ),
-    column("fingerprint"),
+    *(column(name) for name in ("fingerprint", "quarantined_at")),
     *(column(name) for name in ("verdict", "protocol", "accuracy", "accuracy_gap", "replicates")),
     *(column(name) for name in ("sort_accuracy", "sort_gap", "accuracy_band", "version")),
     column("evaluated_at", UtcDateTime),
@@ -221,7 +221,7 @@ def headline(session: Session, exam: str) -> Evaluation | None:
 def count_exams(session: Session, digest: str) -> Counter[str]:
     """Count the exams that public listings of a ticket and of its copies have had, by the verdict that they
     show: whoever tries many recipes and shows the luckiest one is seen, with the units permuted and after a
-    yank too."""
+    yank or in quarantine too."""
     rows = select(LISTING.c.exam_key, func.max(LISTING.c.verdict)).where(
         _is_copy_of(digest), LISTING.c.visibility == "public", LISTING.c.verdict.is_not(None)
     )
@@ -251,11 +251,12 @@ def get_evaluation(session: Session, digest: str, reader: Account | None, evalua
 
 def visible_to(reader: Account | None) -> ColumnElement[bool]:
     """Return the condition of the evaluations of listings that a reader may see: an exam has the recipe of a
-    listing, which may be private. Those that name no exam are of before there were any."""
+    listing, which may be private, or in quarantine. Those that name no exam are of before there were any."""
     may_see = LISTING.c.visibility == "public"
     if reader is not None:
         may_see = or_(may_see, LISTING.c.owner_id == reader.id)
     of_exam = select(LISTING.c.exam_key).where(LISTING.c.exam_key == Evaluation.exam_key, may_see)
+    of_exam = of_exam.where(LISTING.c.quarantined_at.is_(None))
     return or_(Evaluation.exam_key.is_(None), of_exam.exists())
 
 

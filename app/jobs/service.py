@@ -31,6 +31,7 @@ from nirvana.errors import Forbidden, IdempotencyMismatch, JobFinished, NotFound
 from nirvana.verification.protocol import PROTOCOL
 
 DAY = timedelta(hours=24)
+CLOCKS_DIFFER = timedelta(hours=1)  # a job from further ahead is of a clock that was set back since
 Event = tuple[str, dict[str, Any]]
 
 
@@ -125,8 +126,8 @@ def _check_day(session: Session, settings: Settings, planner: Planner, plan: Pla
     most = settings.max_flops_per_account_per_day if own is None else own
     counts = or_(Job.state != "cancelled", Job.started_at.is_not(None))
     query = select(Job.created_at, Job.flops).where(planner.jobs, counts)
-    query = query.where(Job.created_at > now - DAY, Job.flops > 0).order_by(Job.created_at)
-    planned = [(at, flops) for at, flops in session.execute(query)]
+    query = query.where(Job.created_at.between(now - DAY, now + CLOCKS_DIFFER), Job.flops > 0)
+    planned = [(at, flops) for at, flops in session.execute(query.order_by(Job.created_at))]
     used = sum(flops for _, flops in planned)
     if used + asked <= most:
         return

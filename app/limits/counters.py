@@ -9,17 +9,21 @@ import sqlite3
 import threading
 import time
 
+from limits.errors import ConfigurationError
 from limits.storage import Storage, storage_from_string
 
 from nirvana.errors import Invalid
 
 MEMORY = ":memory:"
 SWEEP_EVERY = 1_000
-_TABLE = "CREATE TABLE IF NOT EXISTS counter (key TEXT PRIMARY KEY, number INT, ends REAL) WITHOUT ROWID"
+_COLUMNS = "key TEXT PRIMARY KEY, number INT, began REAL, ends REAL"
+_TABLE = f"CREATE TABLE IF NOT EXISTS counter ({_COLUMNS}) WITHOUT ROWID"
+_IS_OVER = "(ends <= :now OR began > :now)"  # a window that has not begun yet: the clock was put back
 _RAISE = (
-    "INSERT INTO counter VALUES (:key, :amount, :ends) ON CONFLICT (key) DO UPDATE SET "
-    "number = CASE WHEN ends <= :now THEN :amount ELSE number + :amount END, "
-    "ends = CASE WHEN ends <= :now THEN :ends ELSE ends END RETURNING number"
+    "INSERT INTO counter VALUES (:key, :amount, :now, :ends) ON CONFLICT (key) DO UPDATE SET "
+    f"number = CASE WHEN {_IS_OVER} THEN :amount ELSE number + :amount END, "
+    f"began = CASE WHEN {_IS_OVER} THEN :now ELSE began END, "
+    f"ends = CASE WHEN {_IS_OVER} THEN :ends ELSE ends END RETURNING number"
 )
 
 
@@ -48,7 +52,7 @@ class SqliteCounters(Storage):
         with self._lock:
             self._raised += 1
             if self._raised % SWEEP_EVERY == 0:
-                self._connection.execute("DELETE FROM counter WHERE ends <= ?", (now,))
+                self._connection.execute(f"DELETE FROM counter WHERE {_IS_OVER}", values)
             return int(self._connection.execute(_RAISE, values).fetchone()[0])
 
     def get(self, key: str) -> int:
@@ -76,18 +80,26 @@ class SqliteCounters(Storage):
 
     def _read(self, key: str) -> tuple[int, float]:
         now = time.time()
-        query = "SELECT number, ends FROM counter WHERE key = ? AND ends > ?"
+        query = f"SELECT number, ends FROM counter WHERE key = :key AND NOT {_IS_OVER}"
+        values = {"key": key, "now": now}
         with self._lock:
-            row: tuple[int, float] | None = self._connection.execute(query, (key, now)).fetchone()
+            row: tuple[int, float] | None = self._connection.execute(query, values).fetchone()
         return row or (0, now)
 
 
 def make_counters(address: str) -> Storage:
     """Return the counters of a setting: a path, `:memory:`, or an address that the library knows
-    (`redis://...`)."""
+    (`redis://...`).
+
+    Raises:
+        Invalid: the library does not know it, or needs a package for it that is not here.
+    """
     if "://" not in address:
         return SqliteCounters(address)
-    counters = storage_from_string(address, wrap_exceptions=True)
+    try:
+        counters = storage_from_string(address, wrap_exceptions=True)
+    except ConfigurationError as error:
+        raise Invalid(f"NIRVANA_LIMIT_STORAGE: {error}") from None
     if not isinstance(counters, Storage):
         raise Invalid(f"NIRVANA_LIMIT_STORAGE: {address.partition('://')[0]} is asynchronous.")
     return counters

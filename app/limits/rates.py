@@ -38,7 +38,7 @@ RATES: Mapping[str, Rate] = {
     "job": Rate("jobs that are asked for", OFF, "240/hour"),
     "report": Rate("reports of tickets", OFF, "20/day"),
     "sign-up": Rate("accounts that are made", "10/hour", "10/hour"),
-    "sign-in": Rate("passwords that are tried", "20/5 minutes", "20/5 minutes"),
+    "sign-in": Rate("passwords and one-time codes that are tried", "20/5 minutes", "20/5 minutes"),
     "guess": Rate("requests with a token that is not known", "30/minute", OFF),
 }
 ACTIONS: Mapping[str, str | None] = {
@@ -47,6 +47,7 @@ ACTIONS: Mapping[str, str | None] = {
     "list_tasks": "search",
     "tasks_page": "search",
     "task_page": "search",
+    "list_similar_tickets": "search",
     "list_task_leaderboard": "search",
     "list_architectures": "search",
     "get_ticket_export": "export",
@@ -63,6 +64,9 @@ ACTIONS: Mapping[str, str | None] = {
     "create_session": "sign-in",
     "sign_in_page": "sign-in",
     "replace_password": "sign-in",
+    "create_device_code": "sign-in",
+    "device_page": "sign-in",
+    "device_answer_page": "sign-in",
     "change_password_page": "sign-in",
     "get_health": None,
     "get_readiness": None,

@@ -10,6 +10,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.architectures.service import rename_architecture
+from app.changes.service import note_change
 from app.db import unique, utc_now
 from app.moderation.models import Moderation, Report
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -57,6 +59,7 @@ def quarantine_ticket(session: Session, admin: Account, reference: str, reason: 
     if not was_yanked:
         yank_ticket(session, row, "other", "in quarantine")
     row.quarantined_at, row.version = utc_now(), row.version + 1
+    _note_seen(session, row, "hidden")
     closed = update(Report).where(Report.ticket_id == row.id, Report.outcome.is_(None))
     session.execute(closed.values(outcome="quarantined"))
     return _note(session, Moderation(ticket_id=row.id, account=admin, action="quarantine", reason=reason,
@@ -70,6 +73,7 @@ def release_ticket(session: Session, admin: Account, reference: str, reason: str
         raise Conflict(f"{reference} is not in quarantine.")
     was_yanked = list_moderation(session, reference)[0].was_yanked
     row.quarantined_at, row.version = None, row.version + 1
+    _note_seen(session, row, "shown")
     if not was_yanked:
         unyank_ticket(session, row)
     return _note(session, Moderation(ticket_id=row.id, account=admin, action="release", reason=reason,
@@ -80,6 +84,13 @@ def list_moderation(session: Session, reference: str) -> list[Moderation]:
     """Return what admins did to a listing, newest first. Raises: NotFound."""
     query = select(Moderation).where(Moderation.ticket_id == _get_any(session, reference).id)
     return list(session.scalars(query.options(joinedload(Moderation.account)).order_by(Moderation.id.desc())))
+
+
+def _note_seen(session: Session, row: Listing, kind: str) -> None:
+    """Tell those who follow the log, who never heard of a private one, and name its network anew."""
+    if row.visibility == "public":
+        note_change(session, kind, [row.id])
+    rename_architecture(session, row.architecture_id)
 
 
 def _note(session: Session, entry: Moderation) -> Moderation:

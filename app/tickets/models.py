@@ -189,6 +189,7 @@ class ListingGroup(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     visibility: Mapped[str] = mapped_column(String(10))
+    """The listings' own, and `hidden` of those in quarantine."""
     is_yanked: Mapped[bool]
     is_copy: Mapped[bool]
     task: Mapped[str] = mapped_column(String(100))

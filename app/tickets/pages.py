@@ -17,13 +17,14 @@ from app.pages import render
 from app.pagination import DEFAULT_LIMIT
 from app.tickets.schemas import form_names, form_search
 from app.tickets.search.conditions import Search
-from app.tickets.search.results import list_ancestors, list_children, search_tickets
+from app.tickets.search.results import list_edges, list_similar, search_tickets
 from app.tickets.service import find_copies, get_ticket, is_digest, list_of_digest
 from nirvana.client.filters import PARAMETERS
 from nirvana.verification.verdicts import explain_examples
 
 router = APIRouter()
 FIELDS = [(row, form_names(row)) for row in PARAMETERS if row.label]
+SHOWN_SIMILAR = 5
 SHOWN_FACETS = tuple(row.name for row, _ in FIELDS if row.facet)
 
 
@@ -74,7 +75,7 @@ def ticket_page(
     row = get_ticket(session, ticket)
     evaluations = list_evaluations(session, row.digest, None, limit=DEFAULT_LIMIT).rows
     shown = headline(session, row.exam_key)
-    ancestors, children = list_ancestors(session, row, None), list_children(session, row, None)
+    edges, alike = list_edges(session, row, None), list_similar(session, row, None, SHOWN_SIMILAR)
     context = {
         "ticket": row,
         "address": settings.public_url,
@@ -85,9 +86,9 @@ def ticket_page(
             (evaluation, describe_evaluation(evaluation) | {"is_own": evaluation.exam_key == row.exam_key})
             for evaluation in evaluations
         ],
-        "ancestors": ancestors,
-        "children": children,
-        "copies": find_copies(session, [row, *ancestors, *children]),
+        "edges": edges,
+        "alike": alike,
+        "copies": find_copies(session, [row]),
     }
     return render(request, "ticket.html", context)
 

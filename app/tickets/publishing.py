@@ -32,7 +32,7 @@ from app.tickets.models import (
     band_of_density,
 )
 from app.tickets.search.text import keep_words
-from app.tickets.service import get_own, is_copy, lock_copies, touch_copies
+from app.tickets.service import get_own, is_copy, lock_copies, refuse_quarantined, touch_copies
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
 from nirvana.format.reader import DEFAULT_LIMITS, Limits
@@ -112,6 +112,7 @@ def insert_listing(
     Raises:
         InvalidName, Forbidden, Invalid, NameTaken: as in `publish_ticket`.
         Conflict: it is there and stays public, whatever visibility is asked for.
+        Gone: it is there, in quarantine.
     """
     owner, visibility = publication.owner, publication.visibility or "public"
     name = check_name(owner, publication.name)
@@ -125,6 +126,7 @@ def insert_listing(
     if created:
         refresh_listings(session, columns["exam_key"])
     row = get_own(session, owner, name)
+    refuse_quarantined(row, f"{owner.name}/{name}")
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if created:

@@ -19,6 +19,7 @@ from app.dependencies import (
     Conditional,
     DatabaseDep,
     IdempotencyKey,
+    Limit,
     Paging,
     PagingDep,
     PayerDep,
@@ -65,9 +66,13 @@ from app.tickets.schemas import (
     LayerPage,
     LayerResponse,
     Lineage,
+    LineageEdge,
+    LineageTree,
     LintResponse,
     NewListing,
     PublishedResponse,
+    SimilarPage,
+    SimilarTicket,
     TicketPage,
     TicketResponse,
     Visibility,
@@ -79,7 +84,14 @@ from app.tickets.schemas import (
     summary_of,
 )
 from app.tickets.search.conditions import Search
-from app.tickets.search.results import list_ancestors, list_children, search_tickets
+from app.tickets.search.results import (
+    Edge,
+    list_ancestors,
+    list_children,
+    list_edges,
+    list_similar,
+    search_tickets,
+)
 from app.tickets.service import (
     etag,
     find_copies,
@@ -99,6 +111,7 @@ from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
 SHOWN_EVALUATIONS = 25
+SHOWN_SIMILAR = 10
 DAYS = 90
 
 EXPORT_TYPES = ("application/octet-stream", "text/x-python")
@@ -220,10 +233,35 @@ def list_layers(ticket: TicketReference, session: SessionDep, reader: Reader) ->
     return LayerPage(items=[LayerResponse.model_validate(layer) for layer in row.layers])
 
 
+@router.get(f"{TICKET}/similar", operation_id="list_similar_tickets", responses=problems(404, 422))
+def list_similar_tickets(
+    ticket: TicketReference, session: SessionDep, reader: Reader, limit: Limit = SHOWN_SIMILAR
+) -> SimilarPage:
+    """Other tickets whose first masks are most like this one's, in whatever order of their units; near-copies
+    share most of the sketch. `diff` counts exactly, and a search by `similar_to` takes filters."""
+    alike = list_similar(session, get_ticket(session, ticket, reader), reader, limit)
+    copies = find_copies(session, [row for row, _ in alike])
+    items = [SimilarTicket.model_validate(summary_of(row, copies) | {"shared": part}) for row, part in alike]
+    return SimilarPage(items=items)
+
+
 @router.get(f"{TICKET}/lineage", operation_id="get_ticket_lineage", responses=problems(404))
-def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> Lineage:
-    """The tickets that this one was pruned from, and those pruned from it."""
-    return _lineage(session, get_ticket(session, ticket, reader), reader)
+def get_lineage(ticket: TicketReference, session: SessionDep, reader: Reader) -> LineageTree:
+    """The tickets that this one was pruned from, and those pruned from it: facts where a job of the registry
+    saw it, else claims, which lead to listings of the same owner alone."""
+    row = get_ticket(session, ticket, reader)
+    edges = [_edge_response(edge) for edge in list_edges(session, row, reader)]
+    return LineageTree(**dict(_lineage(session, row, reader)), edges=edges)
+
+
+def _edge_response(edge: Edge) -> LineageEdge:
+    child, parent = edge.child, edge.parent
+    return LineageEdge.model_validate(
+        {name: getattr(child, name) for name in ("job_id", "level", "density", "verdict")}
+        | {"parent": edge.parent_digest, "child": child.digest, "known_by": edge.known_by}
+        | {"child_name": f"{child.owner.name}/{child.name}"}
+        | {"parent_name": f"{parent.owner.name}/{parent.name}" if parent is not None else None}
+    )
 
 
 @router.get(TICKET, operation_id="get_ticket", response_model=TicketResponse | DigestResponse,
@@ -325,7 +363,7 @@ def _lineage(session: Session, row: Listing, reader: Account | None) -> Lineage:
     response_model=TicketResponse,
     responses={
         200: {"description": "It was published before", "model": PublishedResponse},
-        **problems(400, 401, 403, 409, 413, 415, 422, 429, 503, 507),
+        **problems(400, 401, 403, 409, 410, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=describe_upload(NewListing),
 )

@@ -23,6 +23,17 @@ from nirvana.verification.protocol import PROTOCOL
 Visibility = Literal["public", "private"]
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _DIGEST = "sha256:" + "5f" * 32
+_EDGE: Json = {
+    "parent": "sha256:" + "4e" * 32,
+    "parent_name": "ada/lenet-300-100-digits-06",
+    "child": _DIGEST,
+    "child_name": "ada/lenet-300-100-digits-07",
+    "known_by": "job",
+    "job_id": "0b8f6c1e-5f43-4c43-9c55-8b4f5c2f5d11",
+    "level": 7,
+    "density": 0.0717,
+    "verdict": "WINNING",
+}
 _LAYER = {"name": "fc1.weight", "shape": [300, 64], "kept": 1290, "total": 19200, "density": 0.0672}
 _EXAMS = "public exams of the ticket and its copies, by other recipes too, by the verdict that each shows"
 SUMMARY_EXAMPLE: Json = {
@@ -173,6 +184,35 @@ class Lineage(ResponseModel):
     children: list[TicketSummary]
 
 
+class LineageEdge(ResponseModel):
+    """A ticket and the one that it was pruned from."""
+
+    model_config = ResponseModel.model_config | example(**_EDGE)
+    parent: Annotated[str, Field(description="digest")]
+    parent_name: Annotated[str | None, Field(description="null: not here, or only claimed of a stranger's")]
+    child: str
+    child_name: str
+    known_by: Annotated[
+        Literal["job", "claim"], Field(description="the registry's own search saw it, or a file says so")
+    ]
+    job_id: Annotated[str | None, Field(description="the search that saw it")]
+    level: int | None
+    density: Annotated[float, Field(description="of the child, as are level and verdict")]
+    verdict: str | None
+
+
+class LineageTree(Lineage):
+    """The tree that a ticket stands in."""
+
+    model_config = ResponseModel.model_config | example(
+        parent=_DIGEST, is_claim=False, ancestors=[SUMMARY_EXAMPLE], children=[SUMMARY_EXAMPLE], edges=[_EDGE]
+    )
+    edges: Annotated[
+        list[LineageEdge],
+        Field(description="from the first ancestor down to all descendants, at most 200"),
+    ]
+
+
 _TICKET_EXAMPLE: Json = SUMMARY_EXAMPLE | {
     "size_bytes": 7410,
     "file_sha256": _DIGEST,
@@ -273,6 +313,26 @@ class FoundTicket(TicketSummary):
 
     model_config = ResponseModel.model_config | example(**SUMMARY_EXAMPLE | {"more": 0})
     more: Annotated[int, Field(description="with `collapse`: others of its search that match as well")] = 0
+
+
+class SimilarTicket(TicketSummary):
+    """A listing of another ticket whose masks are like a ticket's."""
+
+    model_config = ResponseModel.model_config | example(**SUMMARY_EXAMPLE | {"shared": 0.8125})
+    shared: Annotated[
+        float,
+        Field(description="of the sketch, 16 least hashes of the first layer's units: 1 is a near-copy"),
+    ]
+
+
+class SimilarPage(ResponseModel):
+    """The tickets whose masks are most like a ticket's, the most alike first."""
+
+    model_config = ResponseModel.model_config | example(
+        items=[SUMMARY_EXAMPLE | {"shared": 0.8125}], next_cursor=None
+    )
+    items: list[SimilarTicket]
+    next_cursor: str | None = None
 
 
 class TicketPage(ResponseModel):

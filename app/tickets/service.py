@@ -16,7 +16,7 @@ from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
 from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
 from app.tickets.search.conditions import open_to, visible_to
-from app.tickets.search.counts import count_by
+from app.tickets.search.counts import SHOWN, count_by
 from app.tickets.search.text import keep_words
 from nirvana.errors import Forbidden, Gone, Invalid, InvalidCursor, NotFound, PreconditionFailed, Problem
 
@@ -43,9 +43,14 @@ def get_ticket(session: Session, reference: str, reader: Account | None = None) 
     row = session.scalars(_named(reference, reader).options(*WHOLE)).one_or_none()
     if row is None:
         raise NotFound(f"There is no ticket {reference[:200]!r}.")
+    refuse_quarantined(row, reference)
+    return row
+
+
+def refuse_quarantined(row: Listing, reference: str) -> None:
+    """Check that a listing is not in quarantine. Raises: Gone."""
     if row.quarantined_at is not None:
         raise Gone(f"{reference} is in quarantine since {row.quarantined_at:%Y-%m-%d}: an admin hid it.")
-    return row
 
 
 def is_visible(session: Session, reference: str, reader: Account | None) -> bool:
@@ -276,9 +281,11 @@ def unyank_ticket(session: Session, row: Listing) -> None:
 
 
 def read_gauges(session: Session) -> Iterator[Gauge]:
-    """Yield the gauges of listings by verdict, and of the files behind them."""
-    counts = {verdict or "none": number for verdict, number in count_by(session, "verdict", ()).items()}
-    yield Gauge("nirvana_tickets", "Listings", "verdict", counts or {"none": 0})
+    """Yield the gauges of public listings by verdict, of all by who sees them, and of the files of all."""
+    public = count_by(session, "verdict", SHOWN[:1])
+    counts = {verdict or "none": number for verdict, number in public.items()}
+    yield Gauge("nirvana_tickets", "Public listings", "verdict", counts or {"none": 0})
+    yield Gauge("nirvana_listings", "Listings", "visibility", count_by(session, "visibility", ()))
     files, size = session.execute(select(func.sum(BlobCount.blobs), func.sum(BlobCount.size_bytes))).one()
     yield Gauge("nirvana_ticket_files", "Ticket files", values={"": float(files or 0)})
     yield Gauge("nirvana_ticket_file_bytes", "Bytes of ticket files", values={"": float(size or 0)})

@@ -8,6 +8,7 @@ from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.accounts.models import Account
+from app.changes.service import note_ticket
 from app.db import Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.tickets.models import Listing
@@ -26,7 +27,7 @@ def record_transfer(session: Session, *, digest: str, measured: Json, job_id: st
         job_id: the job that measured it; the same job again changes nothing.
     """
     means = {arm: fmean(measured["arms"][arm]["accuracies"]) for arm in ("ticket", "dense")}
-    insert_if_absent(
+    is_new = insert_if_absent(
         session,
         Transfer,
         ticket_digest=digest,
@@ -40,6 +41,8 @@ def record_transfer(session: Session, *, digest: str, measured: Json, job_id: st
         body=dict(measured),
         created_at=utc_now(),
     )
+    if is_new:
+        note_ticket(session, "transfer", digest)
     return session.scalars(select(Transfer).where(Transfer.job_id == job_id)).one()
 
 

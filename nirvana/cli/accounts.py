@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,8 @@ from nirvana.cli.output import Json, Output, Quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nirvana.client.rest import Client
 
 tokens_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
 
@@ -102,20 +104,77 @@ def revoke_token(
 
 def login(
     token: Annotated[
-        str | None, typer.Option(help="Token; prompted for when left out. It is shown nowhere.")
+        str | None, typer.Option(help="A token that you have; - to be prompted for it. It is shown nowhere.")
     ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page, or only say where it is.")
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Keep a token for this machine's user, after the service has confirmed it."""
+    """Get a token for this machine's user, granted in a browser, and keep it."""
     from nirvana.client.rest import Client
 
-    secret = (token or typer.prompt("Token", hide_input=True, err=True)).strip()
+    output = Output(json, quiet)
+    if token is None:
+        secret = _ask_in_browser(output, opens=browser)
+    else:
+        secret = (typer.prompt("Token", hide_input=True, err=True) if token == "-" else token).strip()
     with Client(token=secret) as client:
         who = client.whoami()
     path = _keep(secret)
-    output = Output(json, quiet)
     output.data(who, lambda: output.say(f"signed in as {_account_name(who)}; the token is kept in {path}"))
+
+
+def _ask_in_browser(output: Output, *, opens: bool) -> str:
+    """Return the secret of a token that the user grants on a page of the registry."""
+    import platform
+    import sys
+    import webbrowser
+
+    from nirvana.client.rest import Client
+
+    with Client(token="") as client:
+        asked = client.create_device_code(name=(platform.node() or "command line")[:100])
+        address = asked["verification_uri"]
+        print(f"Type the code {asked['user_code']} at {address}", file=sys.stderr, flush=True)
+        if opens and _has_screen() and not webbrowser.open(address):
+            output.say("no browser was opened: open the page yourself")
+        return _wait_for_token(client, asked)
+
+
+def _has_screen() -> bool:
+    """Tell whether a browser would have a screen; in a terminal alone it would take the terminal."""
+    import os
+    import sys
+
+    return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+
+
+def _wait_for_token(client: Client, asked: dict[str, Any]) -> str:
+    """Ask for the token until it is granted; what passes (a busy service, a lost connection) is waited for.
+
+    Raises:
+        Forbidden: it was denied.
+        Unauthenticated: nobody granted it in time.
+    """
+    import time
+
+    from nirvana.errors import NetworkError, NotFound, RateLimited, Unauthenticated, Unavailable
+
+    until = time.monotonic() + float(asked["expires_in_seconds"])
+    while time.monotonic() < until:
+        time.sleep(float(asked["interval_seconds"]))
+        try:
+            made = client.fetch_device_token(asked["device_code"])
+        except (NetworkError, RateLimited, Unavailable):
+            time.sleep(float(asked["interval_seconds"]))
+        except NotFound:
+            break
+        else:
+            if made is not None:
+                return str(made["secret"])
+    raise Unauthenticated("nobody granted the token in time; run `nirvana login` again")
 
 
 def logout(json: Json = False, quiet: Quiet = False) -> None:

@@ -50,7 +50,7 @@ def _root(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(up.up, processes.serve, processes.worker, processes.migrate, processes.dump),
     *(tickets.search, tickets.show, tickets.diff, tickets.cite, tickets.pull, tickets.push, tickets.yank),
-    *(tickets.unyank, tickets.mirror),
+    *(tickets.unyank, tickets.similar, tickets.card, tickets.mirror),
     *(
         experiments.find,
         verify.verify,
@@ -66,6 +66,8 @@ _VERBS: tuple[Callable[..., None], ...] = (
 for _verb in _VERBS:
     app.command(epilog=experiments.options_help() if _verb is experiments.find else None)(_verb)
 app.command(name="import")(import_export.import_)
+# "-small" takes a tag away and is no option; so this verb knows long options alone.
+app.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})(tickets.tags)
 app.add_typer(catalogues.tasks_app, name="tasks")
 app.add_typer(processes.admin_app, name="admin")
 app.add_typer(jobs.app, name="jobs")

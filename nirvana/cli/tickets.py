@@ -1,9 +1,10 @@
-"""search, show, pull, push, yank, lint, cache: tickets of a registry, as files and as kept here."""
+"""search, show, card, tags, pull, push, yank, lint, cache: tickets of a registry, as files and as kept."""
 
 from __future__ import annotations
 
 import inspect
 import operator
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,10 @@ Name = Annotated[str, typer.Argument(metavar="TICKET", help="owner/name, sha256:
 
 def search(
     *,
+    facets: Annotated[
+        str | None,
+        typer.Option(help="Count the values of these instead, comma-separated, such as task,method,verdict."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of tickets.")] = 50,
     json: Json = False,
     quiet: Quiet = False,
@@ -32,9 +37,12 @@ def search(
     """Search published tickets."""
     from nirvana.client.rest import Client
 
-    with Client() as client:
-        hits = list(client.search(limit=limit, cursor=None, **filters))
     output = Output(json, quiet)
+    with Client() as client:
+        if facets:
+            counted = client.facets(facets.split(","), **filters)
+            return output.data(counted, lambda: _print_facets(output, counted))
+        hits = list(client.search(limit=limit, cursor=None, **filters))
     output.data({"items": hits}, lambda: _print_hits(output, hits))
     if str(filters.get("verdict") or "").upper() == "WINNING" and not filters.get("origin"):
         output.say("attested and sealed winners only, each once; --origin any shows the others too")
@@ -65,6 +73,13 @@ def _signature() -> inspect.Signature:
 
 
 search.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+def _print_facets(output: Output, counted: JsonObject) -> None:
+    for name, counts in counted["facets"].items():
+        output.table((name, "tickets"), list(counts.items()))
+    about = "" if counted["total_is_exact"] and counted["facets_are_exact"] else "about "
+    output.say(f"{about}{counted['total']} tickets")
 
 
 def _print_hits(output: Output, hits: list[JsonObject]) -> None:
@@ -293,6 +308,90 @@ def _print_diff(output: Output, shared: JsonObject) -> None:
         for row in (*shared["layers"], shared | {"name": "all"})
     ]
     output.table(columns, rows)
+
+
+def similar(
+    name: Name,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of tickets.")] = 10,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the published tickets whose masks are most like a published one's."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    with Client(endpoint) as client:
+        hits = client.similar(reference, limit)
+    output = Output(json, quiet)
+    rows = [
+        (full_name(hit), percent(hit["shared"], 0), percent(hit["density"]), _verdict(hit)) for hit in hits
+    ]
+    output.data({"items": hits}, lambda: output.table(("ticket", "shared", "density", "verdict"), rows))
+
+
+def card(
+    name: Name,
+    edit: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Markdown to take, - for stdin; an empty one: no card.")
+    ] = None,
+    if_match: Annotated[
+        str | None, typer.Option(help="The etag that --json printed: refuse when it was changed since.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Print the card of a published ticket, or give your own a new one."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    output = Output(json, quiet)
+    with Client(endpoint) as client:
+        listing, etag = client.versioned(reference)
+        if edit is not None:
+            listing = client.update(reference, if_match or etag, card=_read_text(edit).strip() or None)
+            etag = client.versioned(reference)[1]
+            output.say(f"{reference} has {'a new card' if listing['card'] else 'no card any more'}")
+    if listing["card"] is None:
+        output.say(f"{reference} has no card")
+    shown = {"ticket": reference, "card": listing["card"], "etag": etag}
+    output.data(shown, lambda: print(listing["card"] or "", end="\n" if listing["card"] else ""))
+
+
+def _read_text(path: str) -> str:
+    """Return the text of a file, or of stdin."""
+    from nirvana.errors import Invalid, NotFound
+
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Invalid(f"{path} is no text in UTF-8") from None
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}") from None
+
+
+def tags(
+    name: Name,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[+TAG] [-TAG]...", help="Tags to add and to take away.")
+    ] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No talk.")] = False,
+) -> None:
+    """Print the tags of a published ticket; with +TAG and -TAG, change those of your own."""
+    from nirvana.client.api import parse_reference
+    from nirvana.client.rest import Client
+
+    endpoint, reference = parse_reference(name)
+    wrong = [change for change in changes or () if change[:1] not in ("+", "-") or not change[1:]]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r}: expected +TAG or -TAG")
+    add, remove = ([one[1:] for one in changes or () if one[0] == sign] for sign in "+-")
+    with Client(endpoint) as client:
+        listing = client.retag(reference, add, remove) if changes else client.ticket(reference)
+    shown, lines = {"ticket": reference, "tags": listing["tags"]}, [f"{tag}\n" for tag in listing["tags"]]
+    Output(json, quiet).data(shown, lambda: print(*lines, sep="", end=""))
 
 
 CITATIONS = ("bibtex", "cff", "csl", "datacite")

@@ -2,7 +2,8 @@
 
     DIR/mirror.json                 the registry's address, and the serial of the last change that is here
     DIR/keys.json                   the public keys that its verdicts are signed with
-    DIR/listings/7.json             listing number 7: {"ticket", "evaluations", "attestations", "signed"}
+    DIR/listings/7.json             listing number 7: {"ticket", "evaluations", "attestations", "transfers",
+                                    "signed"}
     DIR/blobs/tickets/ab/ab....ticket   a ticket file, under the sha256 of its bytes
 
 It follows the log of changes, page by page, and writes the serial after each page, so that a mirror that was
@@ -21,7 +22,7 @@ from pathlib import Path
 from nirvana.client.cache import DIGEST, NAME
 from nirvana.client.rest import Client
 from nirvana.client.signatures import check_signature
-from nirvana.errors import Conflict, DataDamaged, InvalidSignature, InvalidTicket, NotFound
+from nirvana.errors import Conflict, DataDamaged, Gone, InvalidSignature, InvalidTicket, NotFound
 from nirvana.errors import JsonObject as Json
 from nirvana.files import write_atomically
 from nirvana.format.ticket import Ticket
@@ -133,7 +134,7 @@ class Mirror:
             record = read_listing(client, f"{change['owner']}/{change['name']}")
             check_record(record)
             self._keep_file(client, record["ticket"])
-        except NotFound:  # private since the page was read: a later change says so, too
+        except (NotFound, Gone):  # hidden since the page was read: a later change says so, too
             self.counts.removed += path.exists()
             path.unlink(missing_ok=True)
             return
@@ -158,11 +159,11 @@ class Mirror:
 
 
 def read_listing(client: Client, name: str) -> Json:
-    """Return all that a registry says of a listing. Raises: NotFound, NetworkError."""
+    """Return all that a registry says of a listing. Raises: NotFound, Gone, NetworkError."""
     evaluations = list(client.evaluations(name))
     signed = {str(one["id"]): client.signed_verdict(name, one["id"]) for one in evaluations}
     record = {"evaluations": evaluations, "signed": signed, "attestations": list(client.attestations(name))}
-    return {"ticket": client.ticket(name)} | record
+    return {"ticket": client.ticket(name), "transfers": list(client.transfers(name))} | record
 
 
 def _check_change(change: Json) -> None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Unpack
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
+
+from httpx_sse import EventSource, ServerSentEvent
 
 from nirvana import environment
 from nirvana.client.filters import Value, query_of
-from nirvana.client.transport import Arguments, Transport, with_jitter
+from nirvana.client.transport import RETRIES, Arguments, Transport, wait_seconds, with_jitter
 from nirvana.errors import JsonObject as Json
-from nirvana.errors import NetworkError, NirvanaError
+from nirvana.errors import (
+    NetworkError,
+    NirvanaError,
+    NotFound,
+    PreconditionFailed,
+    QuotaExceeded,
+    Unavailable,
+)
 
 TICKET_MEDIA_TYPE = "application/vnd.nirvana.ticket"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 _RESUMES = 20
 _FRESH_TRIES = 2  # of a download of which nothing has come yet
 _STREAM_PAUSE_SECONDS = 0.2
+_RETAGS = 5
 
 
 class Client:
@@ -71,6 +81,20 @@ class Client:
         """Create a token; the secret is in this answer and never again."""
         return self._post("/tokens", json=fields)
 
+    def create_device_code(self, **fields: object) -> Json:
+        """Ask for a token that a user grants in a browser: `user_code` is for them to type."""
+        return self._post("/device-codes", json=fields)
+
+    def fetch_device_token(self, device_code: str) -> Json | None:
+        """Return the token that was granted; None while nobody has answered.
+
+        Raises:
+            Forbidden: it was denied. NotFound: the code is over.
+        """
+        path = "/device-codes/token"
+        response = self._transport.request("POST", path, json={"device_code": device_code})
+        return None if response.status_code == 202 else dict(response.json())
+
     def set_password(self, password: str, old_password: str | None = None) -> None:
         """Give the account a password to sign in by in a browser."""
         body = {"password": password, "old_password": old_password}
@@ -104,6 +128,55 @@ class Client:
     def ticket(self, name: str) -> Json:
         """Return manifest, statistics, verdict, evaluations and lineage of owner/name or sha256:..."""
         return self._get(ticket_path(name))
+
+    def facets(self, names: Sequence[str], **filters: Value) -> Json:
+        """Return the counts of a search: `total`, and `facets`, of each of these names value -> count, with
+        `total_is_exact` and `facets_are_exact`."""
+        query = query_of(filters) | {"facets": ",".join(names), "limit": "1"}
+        page = self._get("/tickets", params=query)
+        return {name: page[name] for name in ("total", "total_is_exact", "facets", "facets_are_exact")}
+
+    def similar(self, name: str, limit: int = 10) -> list[Json]:
+        """Return the tickets whose masks are most like a ticket's, each with the part that they `shared`."""
+        return list(self._get(f"{ticket_path(name)}/similar", params={"limit": limit})["items"])
+
+    def lineage(self, name: str) -> Json:
+        """Return the tree that a ticket stands in: `edges`, each known by a job or claimed by a file."""
+        return self._get(f"{ticket_path(name)}/lineage")
+
+    def versioned(self, name: str) -> tuple[Json, str]:
+        """Return a listing, and the ETag that a change of it is made on."""
+        response = self._transport.request("GET", ticket_path(name))
+        return dict(response.json()), response.headers.get("ETag", "")
+
+    def update(self, name: str, etag: str | None = None, **changes: object) -> Json:
+        """Change the `card`, the `tags` or the `visibility` of your listing.
+
+        Args:
+            etag: the version that you looked at; None: whichever it is now.
+
+        Raises:
+            PreconditionFailed: somebody changed it since.
+        """
+        headers = {"If-Match": etag} if etag else {}
+        return self._transport.json("PATCH", ticket_path(name), json=changes, headers=headers)
+
+    def retag(self, name: str, add: Collection[str] = (), remove: Collection[str] = ()) -> Json:
+        """Add tags to your listing and take others away, whoever else does so at once.
+
+        Raises:
+            NotFound: it has not a tag that is to be taken away.
+        """
+        for _ in range(_RETAGS):
+            listing, etag = self.versioned(name)
+            if missing := sorted(set(remove) - set(listing["tags"])):
+                raise NotFound(f"{name} has no tag {missing[0]!r}; it has {listing['tags']}.")
+            tags = sorted((set(listing["tags"]) - set(remove)) | set(add))
+            try:
+                return self.update(name, etag, tags=tags)
+            except PreconditionFailed as error:  # the tags are read again
+                lost = error
+        raise lost
 
     def download(
         self, name: str, etag: str | None = None, on_bytes: Callable[[int], None] | None = None
@@ -144,6 +217,10 @@ class Client:
                 if (not body and attempt >= _FRESH_TRIES) or attempt == _RESUMES - 1:
                     raise
                 time.sleep(with_jitter(min(0.1 * 2**attempt, 5.0)))
+            except (Unavailable, QuotaExceeded) as busy:
+                if attempt >= RETRIES:
+                    raise
+                time.sleep(wait_seconds(str(busy.extra.get("retry_after", "")), attempt))
         raise AssertionError("unreachable")
 
     def publish(self, data: bytes, name: str, idempotency_key: str | None = None, **fields: str) -> Json:
@@ -167,10 +244,10 @@ class Client:
         return self._post(f"{ticket_path(name)}/unyank")
 
     def export(self, name: str, format: str) -> bytes:
-        """Return a ticket in another form: safetensors, numpy, csr, onnx or script."""
-        return self._transport.request(
-            "GET", f"{ticket_path(name)}/export", params={"format": format}
-        ).content
+        """Return a ticket in another form: safetensors, numpy, csr, onnx or script; resumed as a download."""
+        content = self._resumed(f"{ticket_path(name)}/export?{urlencode({'format': format})}", None, None)
+        assert content is not None  # nobody asked whether it is still the same
+        return content
 
     def evaluations(self, name: str) -> Iterator[Json]:
         return self._pages(f"{ticket_path(name)}/verifications", {})
@@ -198,6 +275,10 @@ class Client:
 
     def attestations(self, name: str) -> Iterator[Json]:
         return self._pages(f"{ticket_path(name)}/attestations", {})
+
+    def transfers(self, name: str) -> Iterator[Json]:
+        """Yield what came out when a ticket was tried on other tasks."""
+        return self._pages("/transfers", {"ticket": name})
 
     def attest(self, name: str) -> Json:
         """Ask for a ticket's search to be run again; return the job that does it."""
@@ -267,7 +348,7 @@ class Client:
             )
             try:
                 with self._transport.stream(f"/jobs/{quote(job_id)}/events", headers=headers) as response:
-                    for event in parse_events(response.iter_lines()):
+                    for event in map(_event_of, EventSource(response).iter_sse()):
                         failures, last_event_id = 0, event["id"] or last_event_id
                         yield event
                         if event["event"] == "state" and event["data"].get("state") in FINAL_STATES:
@@ -279,7 +360,7 @@ class Client:
                 failures += 1
                 if failures > _RESUMES:
                     raise
-                time.sleep(min(0.2 * 2**failures, 5.0))
+                time.sleep(with_jitter(min(0.2 * 2**failures, 5.0)))
 
     def _get(self, path: str, **arguments: Unpack[Arguments]) -> Json:
         return self._transport.json("GET", path, **arguments)
@@ -303,16 +384,9 @@ def ticket_path(name: str) -> str:
     return f"/tickets/{quote(name, safe='/:')}"
 
 
-def parse_events(lines: Iterator[str]) -> Iterator[Json]:
-    """Parse server-sent events as {"id", "event", "data"}, data being JSON; comments are passed over."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if not line:
-            if "data" in fields:
-                data = json.loads(fields["data"])
-                yield {"id": fields.get("id", ""), "event": fields.get("event", "message"), "data": data}
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            fields[name] = f"{fields['data']}\n{value}" if name == "data" and "data" in fields else value
+def _event_of(sent: ServerSentEvent) -> Json:
+    """Return a server-sent event as {"id", "event", "data"}, data being JSON. Raises: NetworkError."""
+    try:
+        return {"id": sent.id, "event": sent.event, "data": json.loads(sent.data)}
+    except ValueError as error:
+        raise NetworkError(f"event {sent.id!r}: expected JSON, found {sent.data[:100]!r}") from error

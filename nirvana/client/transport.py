@@ -14,7 +14,7 @@ from nirvana import environment
 from nirvana import errors as tree
 from nirvana.errors import JsonObject, NetworkError, NirvanaError, Problem
 
-_RETRIES = 3
+RETRIES = 3
 _MOST_WAIT_SECONDS = 30.0
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _LIMITS = httpx.Limits(keepalive_expiry=2.0)  # below any server's own, which would close it under a request
@@ -89,7 +89,7 @@ class Transport:
         self._http.close()
 
     def request(
-        self, method: str, path: str, *, retries: int = _RETRIES, **arguments: Unpack[Arguments]
+        self, method: str, path: str, *, retries: int = RETRIES, **arguments: Unpack[Arguments]
     ) -> httpx.Response:
         """Return the answer, read whole; a GET is tried again while the service says 429 or 503.
 
@@ -104,7 +104,7 @@ class Transport:
             response = self._send(method, path, **arguments)
             if response.status_code not in (429, 503) or method != "GET" or attempt == retries:
                 break
-            time.sleep(_wait_seconds(response, attempt))
+            time.sleep(wait_seconds(response.headers.get("Retry-After", ""), attempt))
         if response.is_error:
             raise error_of(response)
         return response
@@ -166,9 +166,14 @@ class Transport:
         )
 
 
-def _wait_seconds(response: httpx.Response, attempt: int) -> float:
-    asked = response.headers.get("Retry-After", "")
-    wait = float(asked) if asked.isdigit() else with_jitter(0.5 * 2**attempt)
+def wait_seconds(asked: str, attempt: int) -> float:
+    """Return how long to wait before the next try: what the service asked for and up to a tenth more, so that
+    those whom it told the same do not come together; else longer from try to try.
+
+    Args:
+        asked: the header Retry-After, or "".
+    """
+    wait = float(asked) * random.uniform(1.0, 1.1) if asked.isdecimal() else with_jitter(0.5 * 2**attempt)
     return min(wait, _MOST_WAIT_SECONDS)
 
 

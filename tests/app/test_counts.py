@@ -8,13 +8,15 @@ from random import Random
 
 from alembic import command
 from sqlalchemy import delete, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.__main__ import alembic_config
 from app.accounts.models import Account
 from app.accounts.service import create_account
 from app.db import Database
 from app.evaluations.origins import Outcome, record_attestation
+from app.moderation.models import Moderation
+from app.moderation.service import quarantine_ticket, release_ticket
 from app.settings import Settings
 from app.storage import Storage
 from app.tickets.models import Blob, BlobCount, Listing, ListingGroup, TicketSketch
@@ -38,6 +40,8 @@ def counted(session: Session) -> dict[tuple[object, ...], int]:
             if name == "is_yanked"
             else getattr(row, name) or ""
             if name in ("method", "verdict")
+            else "hidden"
+            if name == "visibility" and row.quarantined_at is not None
             else getattr(row, name)
             for name in KEY
         )
@@ -64,9 +68,11 @@ def test_kept_counts_are_those_of_the_listings_whatever_happened(
     with database.write() as session:
         owners = [create_account(session, name) for name in ("ada", "bob")]
         for step in range(60):
-            rows = session.scalars(select(Listing).order_by(Listing.id)).all()
+            rows = session.scalars(
+                select(Listing).options(joinedload(Listing.owner)).order_by(Listing.id)
+            ).all()
             row = random.choice(rows) if rows else None
-            act = random.randrange(6)
+            act = random.randrange(7)
             if row is None or act < 2:
                 task = random.choice(("digits", "mnist"))
                 data = make_ticket(seed=random.randrange(8), task=task).to_bytes()
@@ -81,8 +87,12 @@ def test_kept_counts_are_those_of_the_listings_whatever_happened(
             elif act == 4:
                 outcome = Outcome(row.digest, row.task, "same", row.digest, 1.0, {})
                 record_attestation(session, outcome, f"job-{step}")
+            elif act == 5:
+                hide = release_ticket if row.quarantined_at is not None else quarantine_ticket
+                hide(session, owners[0], f"{row.owner.name}/{row.name}", "report")
             else:
                 session.execute(delete(TicketSketch).where(TicketSketch.ticket_id == row.id))
+                session.execute(delete(Moderation).where(Moderation.ticket_id == row.id))
                 session.execute(text("DELETE FROM ticket_text"))
                 session.execute(delete(Listing).where(Listing.id == row.id))
                 session.expunge_all()

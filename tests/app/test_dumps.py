@@ -18,8 +18,10 @@ from app.dumps import writing
 from app.dumps.writing import MANIFEST, find_dump_file, list_dumps, store_dump, write_dump
 from app.storage import Storage
 from app.tickets.publishing import Publication, publish_ticket
+from app.transfers.service import record_transfer
 from nirvana.errors import NotFound, StorageFull
 from tests.factories import make_ticket
+from tests.jobs.test_transfer import FOUND
 from tests.registry import VERDICT, measure
 
 WHERE = "https://registry.example"
@@ -42,15 +44,18 @@ def test_a_dump_holds_all_that_is_public_and_nothing_else(
     database: Database, storage: Storage, tmp_path: Path
 ) -> None:
     digests = [publish(database, storage, seed) for seed in (1, 2)]
-    publish(database, storage, 3, "private")
+    private = [publish(database, storage, 3, "private")]
     with database.write() as session:
         measure(session, digests[0], VERDICT)
+        for number, digest in enumerate((*private, digests[1])):
+            record_transfer(session, digest=digest, measured=FOUND, job_id=f"j{number}")
     folder = tmp_path / "dump"
     manifest = write_dump(database, folder, WHERE)
     tickets = read_lines(folder / "tickets.jsonl")
     assert [ticket["digest"] for ticket in tickets] == digests
     assert [ticket["verdict"] for ticket in tickets] == ["WINNING", None]
     assert [one["arms"] for one in read_lines(folder / "evaluations.jsonl")] == [VERDICT["arms"]]
+    assert [one["name"] for one in read_lines(folder / "transfers.jsonl")] == ["ada/t2"]
     assert "t3" not in "".join(path.read_text(errors="replace") for path in folder.iterdir())
     for line in (folder / "blobs.txt").read_text().splitlines():
         sha256, key = line.split("  ")

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from nirvana import errors
+from nirvana.client import rest
 from nirvana.client.filters import query_of
-from nirvana.client.rest import Client, parse_events
-from nirvana.client.transport import error_of
+from nirvana.client.rest import Client
+from nirvana.client.transport import error_of, wait_seconds
 from nirvana.errors import NetworkError, NirvanaError, Problem, error_classes
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -31,7 +32,7 @@ class Script(BaseHTTPRequestHandler):
         self.asked.append((self.command, self.path, dict(self.headers)))
         self.answers.pop(0)(self)
 
-    do_POST = do_GET
+    do_POST = do_PATCH = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -196,27 +197,104 @@ def test_a_file_that_is_here_already_is_not_sent_again(client: Client, script: t
     assert script.asked[0][2]["If-None-Match"] == '"sha256:abc"'
 
 
-def test_events_are_read_with_their_numbers_and_without_heartbeats() -> None:
-    text = ': beat\n\nid: 1\nevent: state\ndata: {"state": "running"}\n\ndata: {"a":\ndata: 1}\n\nid: 9\n\n'
-    assert list(parse_events(iter(text.split("\n")))) == [
+STREAM = "text/event-stream; charset=utf-8"
+
+
+def test_events_are_read_with_their_numbers_and_without_heartbeats(
+    client: Client, script: type[Script]
+) -> None:
+    """A line of an event ends with a newline, and not with what Unicode takes for one."""
+    text = ': beat\n\nid: 1\nevent: state\ndata: {"state": "running"}\n\n'
+    text += 'event: log\ndata: {"a":\ndata: "\u2028"}\n\n'
+    text += 'id: 9\nevent: state\ndata: {"state": "failed"}\n\n'
+    script.answers.append(say(200, text.encode(), Content_Type=STREAM))
+    assert list(client.job_events("j")) == [
         {"id": "1", "event": "state", "data": {"state": "running"}},
-        {"id": "", "event": "message", "data": {"a": 1}},
+        {"id": "1", "event": "log", "data": {"a": "\u2028"}},
+        {"id": "9", "event": "state", "data": {"state": "failed"}},
     ]
+
+
+def test_a_proxys_page_in_the_place_of_events_is_a_network_error(
+    client: Client, script: type[Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "_RESUMES", 1)
+    script.answers += [
+        say(200, b"<h1>sign in</h1>", Content_Type="text/html"),
+        say(200, b"id: 1\ndata: no JSON\n\n", Content_Type=STREAM),
+    ]
+    with pytest.raises(NetworkError, match="expected JSON"):
+        list(client.job_events("j"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_download_waits_when_the_service_asks_to_and_then_goes_on(
+    client: Client, script: type[Script], status: int
+) -> None:
+    script.answers.append(say(200, b"abc", Content_Length="6", ETag='"d"'))
+    script.answers += [say(status, b"", Retry_After="0"), say(206, b"def", ETag='"d"')]
+    assert client.download("ada/t") == b"abcdef"
+    assert script.asked[2][2]["Range"] == "bytes=3-"
+
+
+def test_a_download_from_a_service_that_stays_busy_gives_its_error(
+    client: Client, script: type[Script]
+) -> None:
+    script.answers += [say(503, b"", Retry_After="0")] * 4
+    with pytest.raises(errors.Unavailable):
+        client.download("ada/t")
+    assert len(script.asked) == 4
+
+
+def test_an_export_that_breaks_is_taken_up_where_it_broke(client: Client, script: type[Script]) -> None:
+    script.answers.append(say(200, b"abc", Content_Length="6", ETag='"d"'))
+    script.answers.append(say(206, b"def", ETag='"d"'))
+    assert client.export("ada/t", "onnx") == b"abcdef"
+    assert script.asked[1][1] == "/api/v1/tickets/ada/t/export?format=onnx"
+    assert script.asked[1][2]["Range"] == "bytes=3-"
+
+
+def test_waits_differ_so_that_those_who_failed_together_do_not_come_together() -> None:
+    asked = {wait_seconds("10", 0) for _ in range(50)}
+    assert len(asked) > 40
+    assert all(10 <= wait <= 11 for wait in asked)
+    for attempt in range(5):
+        own = {wait_seconds("", attempt) for _ in range(50)}
+        assert len(own) > 40
+        assert all(0.25 * 2**attempt <= wait <= 0.5 * 2**attempt for wait in own)
+    assert wait_seconds("100000", 0) == 30
+    assert wait_seconds("\u0663", 0) <= 30, "digits of other scripts are no number of seconds"
+    assert wait_seconds("Fri, 27 Nov 2026 09:00:00 GMT", 0) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(412, errors.PreconditionFailed), (428, errors.PreconditionRequired)]
+)
+def test_a_change_that_needs_another_version_is_an_error_of_its_own(
+    client: Client, script: type[Script], status: int, kind: type[NirvanaError]
+) -> None:
+    script.answers.append(say(status, b""))
+    with pytest.raises(kind):
+        client.update("ada/t", '"v1"', card="x")
+    method, path, headers = script.asked[0]
+    assert (method, path, headers["If-Match"]) == ("PATCH", "/api/v1/tickets/ada/t", '"v1"')
 
 
 def test_a_broken_event_stream_goes_on_after_the_last_event(client: Client, script: type[Script]) -> None:
     first = b'id: 1\nevent: state\ndata: {"state": "running"}\n\n'
     last = b'id: 2\nevent: state\ndata: {"state": "succeeded"}\n\n'
-    script.answers.append(say(200, first, Content_Length="9999"))
-    script.answers.append(say(200, last))
+    script.answers.append(say(200, first, Content_Length="9999", Content_Type=STREAM))
+    script.answers.append(say(200, last, Content_Type=STREAM))
     assert [event["id"] for event in client.job_events("j")] == ["1", "2"]
     assert "Last-Event-ID" not in script.asked[0][2]
     assert script.asked[1][2]["Last-Event-ID"] == "1"
 
 
 def test_a_stream_that_ends_before_the_job_is_asked_again(client: Client, script: type[Script]) -> None:
-    script.answers.append(say(200, b'id: 1\nevent: state\ndata: {"state": "running"}\n\n'))
+    script.answers.append(
+        say(200, b'id: 1\nevent: state\ndata: {"state": "running"}\n\n', Content_Type=STREAM)
+    )
     script.answers.append(say_json(200, {"id": "j", "state": "running"}))
-    script.answers.append(say(200, b": beat\n\n"))
+    script.answers.append(say(200, b": beat\n\n", Content_Type=STREAM))
     script.answers.append(say_json(200, {"id": "j", "state": "cancelled"}))
     assert [event["id"] for event in client.job_events("j")] == ["1"]

@@ -21,6 +21,7 @@ DEEP = 100_000
 FORM = "multipart/form-data; boundary=x"
 TICKET = "/api/v1/tickets/ada/first"
 JOBS, TOKENS, ACCOUNTS = "/api/v1/jobs", "/api/v1/tokens", "/api/v1/accounts"
+DEVICES = "/api/v1/device-codes"
 SPEC: JsonObject = {"task": "digits", "architecture": "mlp-16", "levels": 2}
 GRAPH = zoo.build("mlp-16", (1, 8, 8), 10).to_manifest()
 
@@ -160,6 +161,15 @@ def _others() -> Iterator[Hostile]:
     yield body("scopes that are an object", TOKENS, {"scopes": {}}, "/scopes")
     yield body("scopes of lists", TOKENS, {"scopes": [["read"]]}, "/scopes/0")
     yield body("a scope with a surrogate", TOKENS, {"scopes": [SURROGATE]}, "/scopes/0")
+    yield body("a device's name of 401 digits", DEVICES, {"name": LONG}, "/name")
+    yield body("a device's name with a surrogate", DEVICES, {"name": SURROGATE}, "/name")
+    yield body("a device's scopes that are an object", DEVICES, {"scopes": {}}, "/scopes")
+    yield body("a device's scopes of lists", DEVICES, {"scopes": [["read"]]}, "/scopes/0")
+    yield body("a device that wants to be an admin", DEVICES, {"scopes": ["admin"]}, "/scopes/0")
+    yield body("a device code that is a list", f"{DEVICES}/token", {"device_code": []}, "/device_code")
+    yield body("a device code with NUL", f"{DEVICES}/token", {"device_code": NUL}, "/device_code")
+    long_code = {"device_code": "x" * 500_000}
+    yield body("a device code of half a megabyte", f"{DEVICES}/token", long_code, "/device_code")
     verify = f"{TICKET}/verifications"
     yield body("replicates of 401 digits", verify, {"replicates": LONG}, "/replicates")
     yield body("most replicates of 401 digits", verify, {"max_replicates": LONG}, "/max_replicates")
@@ -266,6 +276,10 @@ def _queries() -> Iterator[Hostile]:
     yield query("a sort that is a list", "sort[]=kept", "/query/sort[]")
     yield query("given twice", "task=digits&task=mnist", "/query/task")
     yield query("a thousand parameters", "&".join(f"x{n}=1" for n in range(1000)), "/query/x0")
+    alike = "tickets/ada/first/similar"
+    yield query("similar tickets of 401 digits", f"limit={LONG}", "/query/limit", alike)
+    yield query("no similar tickets", "limit=0", "/query/limit", alike)
+    yield query("a cursor of similar tickets", "cursor=x", "/query/cursor", alike)
     yield query("a ticket with NUL", "ticket=a/%00", "/query/ticket", "transfers")
     yield query("a ticket of 5,000 characters", f"ticket={LONGER}", "/query/ticket", "transfers")
     yield query("a task of 5,000 characters", f"task={LONGER}", "/query/task", "transfers")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import httpx
 import pytest
 from sqlalchemy import select
 
-from app.accounts.models import Token
+from app.accounts.models import Account, Token
 from app.db import utc_now
 from tests.http.conftest import MakeRegistry
 from tests.registry import Registry, pointers, problem
@@ -28,6 +30,19 @@ def test_an_account_name_that_is_taken_is_refused(each_registry: Registry) -> No
     each_registry.account("grace")
     answer = each_registry.http.post("/api/v1/accounts", json={"name": "grace"})
     assert "'grace' is taken" in problem(answer, 409, "name-taken")["detail"]
+
+
+def test_of_many_who_want_one_name_at_once_one_gets_it(each_registry: Registry) -> None:
+    """The same name, and names that look alike."""
+    names = ["paul", "pau1", "paul", "pau1", "paul", "pau1"]
+
+    def sign_up(name: str) -> int:
+        return httpx.post(f"{each_registry.url}/api/v1/accounts", json={"name": name}, timeout=30).status_code
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert sorted(pool.map(sign_up, names)) == [201, 409, 409, 409, 409, 409]
+    with each_registry.database.read() as session:
+        assert len(session.scalars(select(Account)).all()) == 1
 
 
 @pytest.mark.parametrize("name", ["", "Ada", "a/b", "-ada", "x" * 40, "é", "a\0b"])

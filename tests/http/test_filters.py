@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from pathlib import Path
+
 import pytest
 
 from app.tickets.search.conditions import COLUMNS, CONDITIONS, FACETS
+from nirvana.cli.tickets import search
 from nirvana.client.filters import FILTERS, PARAMETERS, SORTS, query_of
+from nirvana.client.rest import Client
 from nirvana.errors import InvalidQuery
 from tests.factories import make_ticket
 from tests.registry import Registry
@@ -18,6 +24,23 @@ def test_every_filter_has_a_column_or_a_condition_of_its_own() -> None:
     assert set(FACETS) == {"task", "architecture", "family", "method", "verdict", "license"}
     sort = next(row for row in PARAMETERS if row.name == "sort")
     assert list(sort.choices) == list(SORTS)
+
+
+def test_every_parameter_of_the_search_is_an_option_and_a_keyword() -> None:
+    """Held against OpenAPI, so that neither can be left behind."""
+    document = json.loads((Path(__file__).parent / "openapi.json").read_text())
+    parameters = document["paths"]["/api/v1/tickets"]["get"]["parameters"]
+    names = {one["name"] for one in parameters if one["in"] == "query"} - {"limit", "cursor"}
+    assert names == {row.name for row in PARAMETERS} | {"facets"}
+    options = inspect.signature(search).parameters.keys()
+    keywords = inspect.signature(Client.search).parameters.keys() - {"self", "filters"}
+    assert keywords == {"limit", "cursor"}
+    for row in PARAMETERS:
+        own = row.ends if row.kind == "range" else (row.name,)
+        assert options >= set(own), row.name
+        for keyword in {*own, row.name}:
+            assert list(query_of({keyword: "1"})) == [row.name]
+    assert options >= {"facets", "limit"}
 
 
 def test_a_keyword_that_is_none_is_refused_before_anybody_is_asked() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from app.tickets.publishing import Publication, publish_ticket
+from app.tickets.search import results
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
 from tests.factories import make_ticket
@@ -109,7 +112,70 @@ def test_a_claimed_parent_puts_nothing_into_a_strangers_lineage(each_registry: R
     page = registry.http.get("/tickets/ada/parent").text
     assert "ada/child" in page
     assert "eve/child" not in page
-    assert "claims" in registry.http.get("/tickets/eve/child").text
+    assert "claim of its file" in registry.http.get("/tickets/eve/child").text
+    named = [(one["parent_name"], one["child_name"], one["known_by"]) for one in own["edges"]]
+    assert named == [("ada/parent", "ada/child", "claim")]
+    assert [(one["parent"], one["parent_name"]) for one in strange["edges"]] == [(parent.digest, None)]
+    assert [one["child_name"] for one in lineage(registry, "ada/parent")["edges"]] == ["ada/child"]
+
+
+def grow(registry: Registry, owner: str, levels: int, job_id: str | None) -> list[str]:
+    """List levels of one search; return their digests."""
+    digests: list[str] = []
+    for level in range(levels):
+        parent = digests[-1] if digests else None
+        said = {"method": "imp", "level": level, "parent": parent}
+        ticket = make_ticket(density=0.9 - level / 10, seed=len(owner), provenance=said)
+        account = registry.account(owner)
+        with registry.database.write() as session:
+            publication = Publication(session.merge(account), f"level-{level}", job_id=job_id)
+            publish_ticket(session, registry.storage, ticket.to_bytes(), publication)
+        digests.append(ticket.digest)
+    return digests
+
+
+def test_what_a_job_saw_is_a_fact_and_the_whole_tree_says_who_knows_what(each_registry: Registry) -> None:
+    registry = each_registry
+    digests = grow(registry, "ada", 4, "job-1")
+    tree = lineage(registry, "ada/level-1")
+    names = [(one["parent_name"], one["child_name"], one["known_by"], one["job_id"]) for one in tree["edges"]]
+    assert names == [(f"ada/level-{level}", f"ada/level-{level + 1}", "job", "job-1") for level in range(3)]
+    assert tree["is_claim"] is False
+    for number in range(3):  # strangers who want to stand in the tree, each of whose files names its parent
+        claimed = {"method": "imp", "level": 9, "parent": digests[1]}
+        ticket = make_ticket(seed=50 + number, density=0.05, provenance=claimed)
+        assert registry.publish(ticket.to_bytes(), "guest", by=f"eve-{number}").status_code == 201
+    assert lineage(registry, "ada/level-1")["edges"] == tree["edges"]
+    page = registry.http.get("/tickets/ada/level-1").text
+    assert page.count("the registry&#39;s search") + page.count("the registry's search") == 3
+    assert "guest" not in page
+
+
+def test_claims_that_go_in_a_circle_end_and_a_crowd_of_them_hides_nobody(
+    each_registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest says nothing of provenance, so two files can name each other."""
+    registry = each_registry
+    first, second = make_ticket(seed=1), make_ticket(seed=2)
+    for one, other, name in ((first, second, "one"), (second, first, "two")):
+        said = {"method": "imp", "level": 1, "parent": other.digest}
+        ticket = dataclasses.replace(one, provenance=said)
+        assert ticket.digest == one.digest
+        assert registry.publish(ticket.to_bytes(), name).status_code == 201
+    edges = lineage(registry, "ada/one")["edges"]
+    assert {(one["parent_name"], one["child_name"]) for one in edges} == {
+        ("ada/two", "ada/one"),
+        ("ada/one", "ada/two"),
+    }
+    assert registry.http.get("/tickets/ada/one").status_code == 200
+    monkeypatch.setattr(results, "MOST_EDGES", 1)
+    root = make_ticket(seed=3)
+    registry.publish(root.to_bytes(), "root")
+    said = {"method": "imp", "level": 2, "parent": root.digest}
+    for number in range(3):
+        registry.publish(make_ticket(seed=60 + number, provenance=said).to_bytes(), "c", by=f"eve-{number}")
+    registry.publish(make_ticket(seed=70, provenance=said).to_bytes(), "mine")
+    assert "ada/mine" in [one["child_name"] for one in lineage(registry, "ada/root")["edges"]]
 
 
 def test_the_next_page_is_at_the_registrys_own_address(registry: Registry) -> None:

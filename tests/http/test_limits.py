@@ -18,6 +18,8 @@ from limits.strategies import FixedWindowRateLimiter
 from app.limits.counters import SqliteCounters, make_counters
 from app.limits.rates import ACTIONS, RATES, Payer, read_rates
 from app.limits.service import Limiter, Line, Places
+from app.server import serve
+from app.settings import Settings
 from nirvana.errors import Invalid, RateLimited, Unavailable
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
@@ -177,6 +179,32 @@ def test_counters_count_once_each_and_begin_anew(counters: Storage) -> None:
     assert counters.check()
     counters.clear(rate.key_for("search", "a"))
     assert strategy.get_window_stats(rate, "search", "a").remaining == 50
+
+
+def test_a_storage_that_is_not_here_is_refused_in_one_line_whatever_the_processes() -> None:
+    for address in ("carrier-pigeon://coop", "mongodb://127.0.0.1:1"):
+        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+            make_counters(address)
+        settings = Settings(limit_storage=address, workers=2)
+        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+            serve(settings)
+
+
+@pytest.mark.parametrize("kind", [":memory:", "file"])
+def test_a_clock_that_is_put_back_locks_nobody_out(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window that was counted an hour ahead of now would last an hour more: it is over instead."""
+    counters = make_counters(str(tmp_path / "limits.db") if kind == "file" else kind)
+    strategy, rate, now = FixedWindowRateLimiter(counters), parse("2/minute"), time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert [strategy.hit(rate, "search", "a") for _ in range(3)] == [True, True, False]
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert strategy.get_window_stats(rate, "search", "a").remaining == 2
+    assert [strategy.hit(rate, "search", "a") for _ in range(3)] == [True, True, False]
+    assert strategy.get_window_stats(rate, "search", "a").reset_time <= now + 60
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    assert strategy.hit(rate, "search", "a")
 
 
 def test_processes_that_share_a_file_share_its_counters_and_old_ones_are_swept(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import pytest
 from app.__main__ import migrate_database
 from app.mirror import open_mirror
 from app.settings import Settings
+from app.transfers.service import record_transfer
 from nirvana.client.mirror import Mirror
 from nirvana.client.rest import Client
 from nirvana.errors import Conflict, DataDamaged, InvalidTicket, NotFound
 from tests.factories import as_stored, make_ticket
+from tests.jobs.test_transfer import FOUND
 from tests.registry import VERDICT, Registry, make_settings, measure, problem, run_registry
 
 TICKETS = [make_ticket(seed=seed, density=0.1 * seed) for seed in (1, 2, 3)]
@@ -35,6 +37,7 @@ def source(each_registry: Registry) -> Registry:
     with registry.database.write() as session:
         for ticket in TICKETS[:2]:
             measure(session, ticket.digest, VERDICT)
+        record_transfer(session, digest=TICKETS[0].digest, measured=FOUND, job_id="j1")
     body = {"reason": "superseded", "detail": "by t1"}
     assert registry.http.post("/api/v1/tickets/ada/t0/yank", json=body, headers=registry.bearer()).is_success
     card = {"card": "# Found on a laptop", "tags": ["small"]}
@@ -73,10 +76,24 @@ def test_a_served_mirror_answers_as_its_registry_does(
         "/api/v1/tickets?q=stored",
         "/.well-known/jwks.json",
     ]
+    paths += [
+        "/api/v1/transfers",
+        f"/api/v1/transfers?ticket={TICKETS[0].digest}",
+        "/api/v1/transfers?task=mnist",
+    ]
     paths += [f"/api/v1/tickets/{ticket.digest}" for ticket in TICKETS]
     paths += [f"/api/v1/tickets/{ticket.digest}/file" for ticket in TICKETS]
     for name in NAMES:
-        rest = ("", "/file", "/layers", "/lineage", "/verifications", "/attestations", "/badge.svg")
+        rest = (
+            "",
+            "/file",
+            "/layers",
+            "/lineage",
+            "/verifications",
+            "/attestations",
+            "/badge.svg",
+            "/similar",
+        )
         paths += [f"/api/v1/tickets/{name}{path}" for path in rest]
     verdicts = read(source.http, "/api/v1/tickets/ada/t1/verifications")["items"]
     paths += [f"/api/v1/tickets/ada/t1/verifications/{one['id']}/signed" for one in verdicts]
@@ -133,10 +150,13 @@ def test_a_mirror_follows_what_happens_later(source: Registry, client: Client, m
     mirror.follow(client)
     body = {"reason": "broken"}
     source.http.post("/api/v1/tickets/bob/t2/yank", json=body, headers=source.bearer("bob"))
+    with source.database.write() as session:
+        record_transfer(session, digest=TICKETS[1].digest, measured=FOUND, job_id="j2")
     mirror.follow(client)
-    listings = {record["ticket"]["name"]: record["ticket"] for _, record in mirror.listings()}
-    assert listings["t2"]["yank_reason"] == "broken"
-    assert len(listings) == 5
+    records = {record["ticket"]["name"]: record for _, record in mirror.listings()}
+    assert records["t2"]["ticket"]["yank_reason"] == "broken"
+    assert [one["job_id"] for one in records["t1"]["transfers"]] == ["j2"]
+    assert len(records) == 5
 
 
 def test_a_damaged_file_is_found_and_not_served(client: Client, mirror: Mirror, tmp_path: Path) -> None:

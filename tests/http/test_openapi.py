@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import httpx
 import pytest
 
 from app.accounts.models import SCOPES
+from app.accounts.service import hash_secret
 from app.accounts.sessions import hash_password, set_password
+from app.db import utc_now
+from app.devices.routes import EXAMPLE_CODE
+from app.devices.service import DeviceCode
 from app.openapi import operations
 from nirvana.exports import FORMATS
 from nirvana.lab import find
@@ -33,6 +38,9 @@ def registry(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> 
         of_mnist = make_ticket(architecture=zoo.build("lenet-300-100", (1, 28, 28), 10), task="mnist")
         with made.database.write() as session:
             set_password(session, session.merge(made.account("ada")), hash_password("ada", PASSWORD))
+            asked = DeviceCode(secret_sha256=hash_secret(EXAMPLE_CODE), user_code="BCDF-GHJK", name="laptop")
+            asked.scopes, asked.expires_at = ["read"], utc_now() + timedelta(minutes=5)
+            session.add(asked)
         assert made.publish(ticket.to_bytes(), NAME).status_code == 201
         assert made.publish(of_mnist.to_bytes(), "lenet-300-100-mnist-07").status_code == 201
         yield made

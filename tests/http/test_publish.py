@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -390,6 +391,19 @@ def test_a_job_over_the_account_s_day_is_429_with_what_was_used_and_when_there_i
     limits = registry.http.get("/api/v1/").json()["limits"]
     assert limits["max_flops_per_account_per_day"] == 10**10
     assert registry.http.post(path, headers=registry.bearer("bob")).status_code == 202
+
+
+def test_jobs_of_a_clock_that_was_set_back_count_for_no_day(make_registry: MakeRegistry) -> None:
+    """Else an hour with a clock a year ahead would lock everybody out for that year."""
+    registry = make_registry(max_flops_per_account_per_day=1e10)
+    registry.publish(DATA, "first")
+    path, mine = "/api/v1/tickets/ada/first/verifications", registry.bearer("ada")
+    answers = [registry.http.post(path, headers=mine).status_code for _ in range(3)]
+    assert answers[-1] == 429
+    with registry.database.write() as session:
+        for row in session.scalars(select(Job)):
+            row.created_at += timedelta(days=365)
+    assert registry.http.post(path, headers=mine).status_code == 202
 
 
 def test_a_job_of_the_registry_s_own_is_shown_and_nobody_s_to_cancel(registry: Registry) -> None:

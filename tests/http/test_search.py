@@ -247,6 +247,18 @@ def test_similar_tickets_share_part_of_their_masks(each_registry: Registry) -> N
     assert each_registry.search(similar_to=ticket.digest) == ["nearly"]
     assert each_registry.search(similar_to=ticket.digest, method="one-shot") == []
     assert each_registry.search(similar_to="sha256:" + "0" * 64) == []
+    for name in ("ada/first", ticket.digest):
+        items = each_registry.http.get(f"/api/v1/tickets/{name}/similar").json()["items"]
+        assert [(item["name"], item["shared"] > 0.9) for item in items] == [("nearly", True)]
+    own = each_registry.http.get("/api/v1/tickets/ada/first/similar", headers=each_registry.bearer("bob"))
+    assert sorted(item["name"] for item in own.json()["items"]) == ["nearly", "secret"]
+    few = each_registry.http.get(
+        "/api/v1/tickets/ada/first/similar?limit=1", headers=each_registry.bearer("bob")
+    )
+    assert len(few.json()["items"]) == 1
+    yank = {"reason": "broken"}
+    each_registry.http.post("/api/v1/tickets/ada/nearly/yank", json=yank, headers=each_registry.bearer("ada"))
+    assert each_registry.http.get("/api/v1/tickets/ada/first/similar").json()["items"] == []
     lonely = make_ticket("mlp-64")
     each_registry.publish(lonely.to_bytes(), "lonely", visibility="private")
     assert each_registry.search(similar_to=lonely.digest) == []

@@ -208,15 +208,22 @@ def _has_tag(_: Terms, row: Row, tag: str) -> Iterator[ColumnElement[bool]]:
 
 
 def find_similar(session: Session, digest: str, reader: Account | None) -> Sequence[int]:
-    """Return listings of other tickets that share most of a ticket's sketch (least hashes of its masks), if
-    the reader may see the ticket."""
+    """Return listings of other tickets that share most of a ticket's sketch, if the reader may see it."""
+    return list(count_shared(session, digest, reader, MOST_SIMILAR))
+
+
+def count_shared(session: Session, digest: str, reader: Account | None, limit: int) -> dict[int, int]:
+    """Return the listings of other tickets that share most of a ticket's sketch (least hashes of its masks),
+    the most alike first -> how many of the SKETCH numbers they share; none of a ticket that the reader may
+    not see."""
     own = select(Listing.id).where(Listing.digest == digest, visible_to(reader)).order_by(Listing.id).limit(1)
     numbers = select(TicketSketch.number).where(TicketSketch.ticket_id == own.scalar_subquery())
     sharing = select(TicketSketch.ticket_id).where(TicketSketch.number.in_(numbers)).limit(MOST_SHARING)
     shared = sharing.subquery()
-    query = select(shared.c.ticket_id).join(Listing, Listing.id == shared.c.ticket_id)
+    query = select(shared.c.ticket_id, func.count()).join(Listing, Listing.id == shared.c.ticket_id)
     query = query.where(Listing.digest != digest, visible_to(reader)).group_by(shared.c.ticket_id)
-    return session.scalars(query.order_by(func.count().desc(), shared.c.ticket_id).limit(MOST_SIMILAR)).all()
+    alike = query.order_by(func.count().desc(), shared.c.ticket_id).limit(limit)
+    return dict(session.execute(alike).all())
 
 
 def _is_similar(terms: Terms, row: Row, digest: str) -> Iterator[ColumnElement[bool]]:

@@ -27,7 +27,8 @@ KEY = (
 )
 _OF_ROW = {"method": "coalesce({}.method, '')", "verdict": "coalesce({}.verdict, '')"}
 _OF_ROW["is_yanked"] = "{}.yanked_at IS NOT NULL"
-_CHANGING = ", ".join("yanked_at" if name == "is_yanked" else name for name in KEY)
+_OF_ROW["visibility"] = "CASE WHEN {0}.quarantined_at IS NULL THEN {0}.visibility ELSE 'hidden' END"
+_CHANGING = ", ".join("yanked_at" if name == "is_yanked" else name for name in (*KEY, "quarantined_at"))
 _COLUMNS = ", ".join(KEY)
 
 
@@ -101,7 +102,7 @@ CREATE CONSTRAINT TRIGGER blob_counted AFTER INSERT OR DELETE ON blob
 
 def install_triggers(connection: Connection) -> None:
     """Write the triggers, where there are counts to keep; safe to repeat."""
-    if not inspect(connection).has_table("listing_group"):
+    if not _has_counts(connection):
         return
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_POSTGRES)
@@ -111,9 +112,33 @@ def install_triggers(connection: Connection) -> None:
         connection.exec_driver_sql(f"CREATE TRIGGER counted_{name} {body}")
 
 
+def remove_triggers(connection: Connection) -> None:
+    """Take the triggers away, so that migrations may change the columns that they name."""
+    if not inspect(connection).has_table("listing_group"):
+        return
+    if connection.dialect.name == "postgresql":
+        for name, of in (
+            ("ticket_grouped", "ticket"),
+            ("ticket_counted", "ticket"),
+            ("blob_counted", "blob"),
+        ):
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {of}")
+        return
+    for name in _SQLITE:
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS counted_{name}")
+
+
+def _has_counts(connection: Connection) -> bool:
+    """Tell whether the schema is new enough: an older one may be here for a while, after a downgrade."""
+    there = inspect(connection)
+    if not there.has_table("listing_group"):
+        return False
+    return any(column["name"] == "quarantined_at" for column in there.get_columns("ticket"))
+
+
 def recount(connection: Connection) -> None:
     """Write every count anew, from the listings, where there are counts; safe to repeat."""
-    if not inspect(connection).has_table("listing_group"):
+    if not _has_counts(connection):
         return
     grouped = f"SELECT {_values('ticket')}, 0 FROM ticket WHERE true GROUP BY {_values('ticket')}"
     same = f"SELECT id FROM listing_group WHERE ({_COLUMNS}) = ({_values('ticket')})"

@@ -8,8 +8,8 @@ are estimates and say so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, defer, joinedload
@@ -17,14 +17,23 @@ from sqlalchemy.orm import Session, aliased, defer, joinedload
 from app.accounts.models import Account
 from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, read_cursor
 from app.tickets.models import Listing, ListingGroup
-from app.tickets.search.conditions import FACETS, Search, column_of, visible_to
+from app.tickets.search.conditions import (
+    FACETS,
+    MOST_SIMILAR,
+    Search,
+    column_of,
+    count_shared,
+    visible_to,
+)
 from app.tickets.search.counts import count_by, find_groups
 from app.tickets.search.plans import Plan, make_plan, newest
 from app.tickets.search.text import RANKS, Words
+from nirvana.verification.fingerprint import SKETCH
 
 MAX_FACET_VALUES = 50
 LOOKS = 2000
 CHUNK = 300
+MOST_EDGES = 200
 MOST_ID = 2**31 - 1  # that PostgreSQL's column holds
 NARROW = (
     joinedload(Listing.owner),
@@ -212,6 +221,16 @@ def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:
     return Counter({jobs[job]: count - 1 for job, count in plan.terms.session.execute(query) if job in jobs})
 
 
+def list_similar(
+    session: Session, row: Listing, reader: Account | None, limit: int
+) -> list[tuple[Listing, float]]:
+    """Return the listings of other tickets whose first masks are most like a listing's, yanked ones left out,
+    each with the share of the sketch that they have in common."""
+    shared = count_shared(session, row.digest, reader, MOST_SIMILAR)
+    rows = [one for one in load(session, list(shared)) if one.yanked_at is None][:limit]
+    return [(one, min(1.0, shared[one.id] / SKETCH)) for one in rows]
+
+
 def list_children(session: Session, row: Listing, reader: Account | None, limit: int = 100) -> list[Listing]:
     """Return the listings that were pruned from this ticket, oldest first: those of its owner, and those that
     the registry's own searches found. What a stranger's file says of its parent is a claim."""
@@ -226,7 +245,7 @@ def list_ancestors(session: Session, row: Listing, reader: Account | None, limit
     Of several listings of one digest it takes the one of the same job, then the oldest. A parent that the
     registry did not see is a claim, which leads to listings of the same owner alone.
     """
-    ancestors: list[Listing] = []
+    ancestors, seen = list[Listing](), {row.digest}
     while row.parent_digest is not None and len(ancestors) < limit:
         query = select(Listing).where(Listing.digest == row.parent_digest, visible_to(reader))
         if row.job_id is None:
@@ -234,8 +253,66 @@ def list_ancestors(session: Session, row: Listing, reader: Account | None, limit
         same_job = Listing.job_id == row.job_id if row.job_id else Listing.id == 0
         query = query.order_by(same_job.desc().nulls_last(), Listing.id).limit(1)
         parent = session.scalars(query.options(joinedload(Listing.owner))).one_or_none()
-        if parent is None or parent.digest in {row.digest, *(ancestor.digest for ancestor in ancestors)}:
+        if parent is None or parent.digest in seen:  # claims may go in a circle
             break
         ancestors.append(parent)
+        seen.add(parent.digest)
         row = parent
     return ancestors
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A parent and what was pruned from it, as far as somebody says so.
+
+    Attributes:
+        parent: its listing; None: it is not here, or only a claim leads to a stranger's.
+    """
+
+    parent: Listing | None
+    child: Listing
+
+    @property
+    def parent_digest(self) -> str:
+        return str(self.child.parent_digest)
+
+    @property
+    def known_by(self) -> str:
+        """`job`: the registry's own search cut the one from the other; `claim`: a file says so."""
+        return "claim" if self.child.job_id is None else "job"
+
+    @property
+    def is_known(self) -> bool:
+        """True unless it is a claim of a stranger's."""
+        return self.parent is not None and (
+            self.child.job_id is not None or self.child.owner_id == self.parent.owner_id
+        )
+
+
+def list_edges(session: Session, row: Listing, reader: Account | None) -> list[Edge]:
+    """Return the tree that a listing stands in, from the first ancestor that is here down to the last of its
+    descendants, at most MOST_EDGES; brothers and sisters are left out."""
+    ancestors = list_ancestors(session, row, reader, MOST_EDGES)
+    chain = [row, *ancestors]
+    up = [Edge(parent, child) for child, parent in zip(chain, ancestors, strict=False)]
+    if chain[-1].parent_digest not in (None, *(one.digest for one in chain)):
+        up.append(Edge(None, chain[-1]))
+    return [*reversed(up), *_list_descendants(session, row, reader, MOST_EDGES - len(up))]
+
+
+def _list_descendants(session: Session, row: Listing, reader: Account | None, most: int) -> Iterator[Edge]:
+    """Yield the edges below a listing, one generation after the other."""
+    seen, generation = {row.id}, [row]
+    while generation and most > 0:
+        parents = {one.digest: one for one in reversed(generation)}
+        is_known = or_(
+            Listing.job_id.is_not(None), Listing.owner_id.in_({one.owner_id for one in generation})
+        )
+        query = select(Listing).where(Listing.parent_digest.in_(parents), visible_to(reader), is_known)
+        query = query.options(joinedload(Listing.owner)).order_by(Listing.id).limit(MOST_EDGES)
+        found = [Edge(parents[str(one.parent_digest)], one) for one in session.scalars(query)]
+        edges = [edge for edge in found if edge.child.id not in seen and edge.is_known][:most]
+        yield from edges
+        generation = [edge.child for edge in edges]
+        seen |= {child.id for child in generation}
+        most -= len(edges)

@@ -1,0 +1,1 @@
+"""Device codes: how a command line gets a token without anybody pasting one."""
