@@ -10,6 +10,9 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app import health, openapi, pages, problems
+from app.accounts.oidc.pages import router as oidc_pages
+from app.accounts.organisations.pages import router as organisation_pages
+from app.accounts.organisations.routes import router as organisations
 from app.accounts.pages import find_signed_in
 from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
@@ -56,6 +59,7 @@ PASSWORDS = (2, 32)  # each takes 19 MiB, and time
 API = (
     health.service_router,
     accounts,
+    organisations,
     verifications,
     moderation,
     tickets,
@@ -77,6 +81,8 @@ PAGES = (
     evaluation_pages,
     transfer_pages,
     account_pages,
+    oidc_pages,
+    organisation_pages,
 )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column, undefer
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import may_see
 from app.architectures.names import check_name
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -135,8 +136,7 @@ def _visible_to(reader: Account | None) -> ColumnElement[bool]:
 
 
 def _may_see(reader: Account | None) -> ColumnElement[bool]:
-    is_public = LISTING.c.visibility == "public"
-    return is_public if reader is None else or_(is_public, LISTING.c.owner_id == reader.id)
+    return may_see(LISTING.c.visibility, LISTING.c.owner_id, reader)
 
 
 def list_architectures(
