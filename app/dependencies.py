@@ -410,8 +410,9 @@ def _query_of(route: APIRoute) -> dict[str, bool]:
     """Return the route's query parameters: name -> True for a list. They are kept on the route."""
     known: dict[str, bool] | None = getattr(route, "nirvana_query", None)
     if known is None:
-        flat = get_flat_params(route.dependant)
-        fields = [field for field in flat if isinstance(field.field_info, parameters.Query)]
+        flat = get_flat_params(route.dependant)  # a field of a model of the query says nothing of where it is
+        others = (parameters.Path, parameters.Header, parameters.Cookie)
+        fields = [field for field in flat if not isinstance(field.field_info, others)]
         known = {field.alias: "list[" in str(field.field_info.annotation) for field in fields}
         vars(route)["nirvana_query"] = known
     return known

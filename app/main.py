@@ -10,6 +10,9 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app import health, openapi, pages, problems
+from app.accounts.oidc.pages import router as oidc_pages
+from app.accounts.organisations.pages import router as organisation_pages
+from app.accounts.organisations.routes import router as organisations
 from app.accounts.pages import find_signed_in
 from app.accounts.pages import router as account_pages
 from app.accounts.routes import router as accounts
@@ -59,6 +62,7 @@ API = (
     health.service_router,
     accounts,
     devices,
+    organisations,
     verifications,
     moderation,
     tickets,
@@ -81,6 +85,8 @@ PAGES = (
     transfer_pages,
     account_pages,
     device_pages,
+    oidc_pages,
+    organisation_pages,
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -37,6 +38,16 @@ class Settings(BaseSettings):
         description="PEM file of the Ed25519 key that signs verdicts; default: HOME/signing-key.pem",
     )
     signup: Literal["open", "closed"] = Field(default="open", description="may anybody make an account?")
+    oidc_issuer: str = Field(
+        default="",
+        max_length=500,
+        description="OpenID provider that people may sign in by, as it names itself",
+    )
+    oidc_client_id: str = Field(default="", description="of this service, at that provider")
+    oidc_client_secret: SecretStr = Field(
+        default=SecretStr(""), description="of this service, at that provider; empty: a public client"
+    )
+    oidc_name: str = Field(default="", description="of that provider, on the button; default: its host")
 
     limits: Literal["on", "off"] = Field(
         default="on", description="count requests, and refuse what is over the rates; off: a private registry"
@@ -121,6 +132,9 @@ class Settings(BaseSettings):
     max_open_jobs_per_account: int = Field(
         default=20, ge=1, description="queued and running jobs of one account"
     )
+    max_organisations_per_account: int = Field(
+        default=10, ge=0, description="organisations that an account may make"
+    )
     newcomer_days: float = Field(
         default=7,
         ge=0,
@@ -145,6 +159,16 @@ class Settings(BaseSettings):
     )
     worker_heartbeat_seconds: float = Field(default=5, gt=0, description="how often a worker beats")
     worker_expiry_seconds: float = Field(default=30, gt=0, description="a worker silent for so long is dead")
+
+    @property
+    def has_oidc(self) -> bool:
+        """True where people may sign in by an OpenID provider."""
+        return bool(self.oidc_issuer and self.oidc_client_id) and not self.mirror_of
+
+    @property
+    def oidc_label(self) -> str:
+        """How the provider is called."""
+        return self.oidc_name or urlsplit(self.oidc_issuer).hostname or ""
 
     @property
     def proxies(self) -> list[str]:

@@ -8,6 +8,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 import app.accounts.models
+import app.accounts.oidc.service
+import app.accounts.organisations.roles
 import app.architectures.service
 import app.changes.service
 import app.devices.service

@@ -14,7 +14,7 @@ TOKEN_KINDS = ("token", "session")
 
 
 class Account(Base):
-    """Somebody who publishes tickets and asks for jobs."""
+    """Somebody who publishes tickets and asks for jobs, or an organisation, in whose name its members do."""
 
     __tablename__ = "account"
     __table_args__ = (UniqueConstraint("name"), UniqueConstraint("skeleton"))
@@ -38,6 +38,10 @@ class Account(Base):
     """Size of all its files together; None: the setting's default."""
     network: Mapped[str | None] = mapped_column(String(50))
     """The network that it was made from, while it is new; None: it never was, or its operator made it."""
+    is_organisation: Mapped[bool] = mapped_column(default=False)
+    """It has members (`app.accounts.organisations`), and neither a password nor tokens."""
+    made_by_id: Mapped[int | None] = mapped_column(ForeignKey("account.id"), index=True)
+    """The account that made the organisation."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -54,7 +58,8 @@ class Token(Base):
     scopes: Mapped[list[str]]
     kind: Mapped[str] = mapped_column(String(10), default="token")
     names: Mapped[list[str] | None]
-    """Patterns of the listings that it may write, such as `lenet-*`; None: any of the account's."""
+    """Patterns of the listings that it may write: `lenet-*` of the account's own, `lab/lenet-*` of an
+    organisation's; None: whatever the account may."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

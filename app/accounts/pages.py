@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import SCOPES
+from app.accounts.oidc.service import list_identities
+from app.accounts.organisations.service import list_invitations, list_memberships
 from app.accounts.routes import grant_token, keep_session, password_line, refuse_other_sites
 from app.accounts.schemas import NewToken
 from app.accounts.service import Caller
@@ -42,7 +44,7 @@ SignedIn = Annotated[Caller | None, Depends(find_signed_in)]
 @router.get("/sign-in", response_class=HTMLResponse)
 def sign_in_form(request: Request, _: SignedIn, after: str = "/account") -> HTMLResponse:
     """The form to sign in by."""
-    return render(request, "sign-in.html", {"name": "", "problem": None, "after": _local(after)})
+    return render(request, "sign-in.html", {"name": "", "problem": None, "after": local_path(after)})
 
 
 @router.post("/sign-in", response_class=HTMLResponse)
@@ -53,9 +55,9 @@ async def sign_in_page(
     try:
         secret = await _begin(request, database, name, password)
     except NirvanaError as error:
-        context = {"name": name, "problem": error.detail, "after": _local(after)}
+        context = {"name": name, "problem": error.detail, "after": local_path(after)}
         return render(request, "sign-in.html", context, 422)
-    return _signed_in(request, secret, _local(after))
+    return enter(request, secret, local_path(after))
 
 
 @router.get("/sign-up", response_class=HTMLResponse)
@@ -89,7 +91,7 @@ async def sign_up_page(
         is_open = bool(key) or settings.signup == "open"
         context = {"name": name, "problem": error.detail, "key": key or None, "is_open": is_open}
         return render(request, "sign-up.html", context, 422)
-    return _signed_in(request, secret, "/account")
+    return enter(request, secret, "/account")
 
 
 def _make_account(
@@ -131,10 +133,10 @@ def sign_out(caller: FormCaller, session: SessionDep) -> Response:
 
 @router.get("/account", response_class=HTMLResponse)
 def account_page(request: Request, caller: SignedIn, session: SessionDep) -> Response:
-    """Your tokens."""
+    """Your tokens, your organisations, your password."""
     if caller is None:
         return RedirectResponse(f"/sign-in?{urlencode({'after': '/account'})}", 303)
-    return _account(request, caller, session)
+    return show_account(request, caller, session)
 
 
 @router.post("/account/tokens", response_class=HTMLResponse)
@@ -151,8 +153,8 @@ def create_token(
     try:
         secret = _create_token(session, caller, name=name, scopes=scopes, days=days, names=names)
     except NirvanaError as error:
-        return _account(request, caller, session, problem=error.detail, status=422)
-    return _account(request, caller, session, secret=secret)
+        return show_account(request, caller, session, problem=error.detail, status=422)
+    return show_account(request, caller, session, secret=secret)
 
 
 def _create_token(
@@ -192,7 +194,7 @@ async def change_password_page(
         problem, status = error.detail, 422
     with database.read() as session:
         done = None if problem else "The password is changed; other browsers are signed out."
-        return _account(request, caller, session, problem=problem, done=done, status=status)
+        return show_account(request, caller, session, problem=problem, done=done, status=status)
 
 
 async def _begin(request: Request, database: Database, name: str, password: str) -> str:
@@ -201,20 +203,21 @@ async def _begin(request: Request, database: Database, name: str, password: str)
     return (await password_line(request).run(begin))[1]
 
 
-def _signed_in(request: Request, secret: str, after: str) -> Response:
+def enter(request: Request, secret: str, after: str) -> Response:
+    """Begin a session in the browser, and go on."""
     answer = RedirectResponse(after, 303)
     keep_session(request, answer, secret)
     return answer
 
 
-def _local(address: str) -> str:
+def local_path(address: str) -> str:
     """Return the address where it is a path of this service, else /account: nobody is sent elsewhere."""
     parts = urlsplit(address)
     is_ours = not parts.scheme and not parts.netloc and address.startswith("/")
     return address if is_ours and not address.startswith(("//", "/\\")) else "/account"
 
 
-def _account(
+def show_account(
     request: Request,
     caller: Caller,
     session: Session,
@@ -224,8 +227,12 @@ def _account(
     problem: str | None = None,
     done: str | None = None,
 ) -> HTMLResponse:
+    """Render the page of an account, with a new secret, or what is wrong, or done."""
     context = {
         "caller": caller,
+        "organisations": list_memberships(session, caller.account),
+        "invitations": list_invitations(session, caller.account),
+        "identities": list_identities(session, caller.account),
         "tokens": service.list_tokens(session, caller.account),
         "scopes": [scope for scope in SCOPES if scope in caller.token.scopes],
         "csrf_token": sessions.csrf_token(request.cookies[COOKIE]),

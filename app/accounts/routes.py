@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import service, sessions
 from app.accounts.models import Token
+from app.accounts.organisations.service import list_invitations, list_memberships
 from app.accounts.schemas import (
     AccountWithToken,
     NewAccount,
@@ -25,7 +26,7 @@ from app.accounts.schemas import (
 )
 from app.accounts.service import Caller
 from app.addresses import site_of
-from app.dependencies import COOKIE, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
+from app.dependencies import COOKIE, READING, AnyCaller, DatabaseDep, RowId, SessionDep, SettingsDep
 from app.limits.service import Line
 from app.schemas import problems
 from app.settings import Settings
@@ -142,9 +143,17 @@ def delete_token(token_id: RowId, caller: AnyCaller, session: SessionDep) -> Res
 
 
 @router.get("/whoami", operation_id="get_whoami", responses=problems(401))
-def whoami(caller: AnyCaller) -> WhoAmI:
-    """Your account, and the scopes of your token."""
-    return WhoAmI(account=caller.account.name, token=TokenResponse.model_validate(caller.token))
+def whoami(caller: AnyCaller, session: SessionDep) -> WhoAmI:
+    """Your account, the scopes of your token, your organisations and who invites you."""
+    account = caller.account
+    return WhoAmI.model_validate(
+        {
+            "account": account.name,
+            "token": TokenResponse.model_validate(caller.token),
+            "organisations": list_memberships(session, account),
+            "invitations": list_invitations(session, account),
+        }
+    )
 
 
 def _with_secret(token: Token, secret: str) -> TokenWithSecret:
@@ -152,7 +161,13 @@ def _with_secret(token: Token, secret: str) -> TokenWithSecret:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Check that no other site's page sends this request for its visitor. Raises: Forbidden."""
+    """Check that no other site's page sends this form for its visitor; a link there is as good as any.
+
+    Raises:
+        Forbidden.
+    """
+    if request.method in READING:
+        return
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     settings: Settings = request.app.state.settings
     ours = {f"{request.url.scheme}://{request.url.netloc}", settings.public_url}
@@ -162,7 +177,11 @@ def refuse_other_sites(request: Request) -> None:
 
 def keep_session(request: Request, response: Response, secret: str) -> None:
     """Give the browser the session's cookie, which no script reads and no other site sends."""
-    settings: Settings = request.app.state.settings
-    is_secure = "https" in (request.url.scheme, settings.public_url.partition(":")[0])
-    life = int(sessions.SESSION_LIFE.total_seconds())
+    life, is_secure = int(sessions.SESSION_LIFE.total_seconds()), is_encrypted(request)
     response.set_cookie(COOKIE, secret, max_age=life, httponly=True, samesite="lax", secure=is_secure)
+
+
+def is_encrypted(request: Request) -> bool:
+    """Tell whether browsers reach the service by https."""
+    settings: Settings = request.app.state.settings
+    return "https" in (request.url.scheme, settings.public_url.partition(":")[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,8 +24,9 @@ _SECRET = "nvn_" + "x" * 43
 _PASSWORD = "correct horse battery"
 Password = Annotated[Plain, Field(max_length=1000)]
 Secret = Annotated[Plain, Field(max_length=200)]
-Pattern = Annotated[str, Field(pattern=r"^[a-z0-9._?*-]+$", max_length=100)]
-"""A listing's name in which `*` stands for any characters and `?` for one."""
+Pattern = Annotated[str, Field(pattern=r"^([a-z0-9-]{1,39}/)?[a-z0-9._?*-]+$", max_length=140)]
+"""A listing's name in which `*` stands for any characters and `?` for one, with its owner's before it where
+that is an organisation."""
 
 
 class NewAccount(RequestModel):
@@ -71,7 +72,7 @@ class NewToken(RequestModel):
     scopes: list[str] = Field(default_factory=lambda: list(FIRST_SCOPES), min_length=1, max_length=10)
     expires_in_seconds: Annotated[int | None, Field(strict=True, gt=0, le=10 * 366 * 86400)] = None
     names: list[Pattern] | None = Field(default=None, min_length=1, max_length=20)
-    """The listings that it may publish, change and yank; null: all of the account's."""
+    """The listings that it may publish, change and yank; null: all that the account may."""
 
     @property
     def ends(self) -> Instant | None:
@@ -125,15 +126,33 @@ class AccountWithToken(AccountResponse):
     token: TokenWithSecret
 
 
-class WhoAmI(ResponseModel):
+class OwnMembership(ResponseModel):
+    """An organisation that the caller is a member of, or is invited to."""
+
+    model_config = ResponseModel.model_config | example(organisation="lab", role="writer")
+    organisation: str
+    role: Literal["reader", "writer", "owner"]
+
+
+class Identity(ResponseModel):
     """The caller, and the token or session that they call with."""
 
-    model_config = ResponseModel.model_config | example(account="ada", token=_TOKEN)
     account: str
     token: TokenResponse
 
 
-class SessionResponse(WhoAmI):
+class WhoAmI(Identity):
+    """The caller, the token or session that they call with, and their organisations."""
+
+    model_config = ResponseModel.model_config | example(
+        account="ada", token=_TOKEN, organisations=[{"organisation": "lab", "role": "owner"}], invitations=[]
+    )
+    organisations: list[OwnMembership]
+    invitations: list[OwnMembership]
+    """Not answered yet; the newest 100."""
+
+
+class SessionResponse(Identity):
     """A session that began: the cookie has its secret."""
 
     model_config = ResponseModel.model_config | example(account="ada", token=_TOKEN, csrf_token="0" * 64)

@@ -50,11 +50,33 @@ class Caller:
             detail = f"This needs the scope {scope!r}; the token has {sorted(self.token.scopes)}."
             raise MissingScope(detail, scope=scope)
 
-    def need_name(self, name: str) -> None:
-        """Check that the token may write a listing of this name. Raises: Forbidden."""
-        patterns = self.token.names
-        if patterns is not None and not any(fnmatchcase(name, pattern) for pattern in patterns):
-            raise Forbidden(f"The token is for the names {', '.join(patterns)}, and not for {name!r}.")
+    def need_name(self, owner: str, name: str) -> None:
+        """Check that the token may write the listing `owner/name`. Raises: Forbidden."""
+        check_pattern(self.account, self.token.names, owner, name)
+
+    @property
+    def is_whole(self) -> bool:
+        """True for a token, or a session, that may do whatever its account may."""
+        return self.token.names is None and set(FIRST_SCOPES) <= set(self.token.scopes)
+
+    def need_whole(self, purpose: str) -> None:
+        """Check that the token stands for its account. Raises: Forbidden."""
+        if not self.is_whole:
+            raise Forbidden(
+                f"{purpose} needs a token with the scopes {', '.join(FIRST_SCOPES)}, for all names."
+            )
+
+
+def check_pattern(account: Account, patterns: Sequence[str] | None, owner: str, name: str) -> None:
+    """Check that an account's token with these patterns may write `owner/name`. A pattern without a slash is
+    of the account's own names. Raises: Forbidden."""
+    for pattern in patterns or ():
+        head, slash, tail = pattern.rpartition("/")
+        if owner == (head if slash else account.name) and fnmatchcase(name, tail):
+            return
+    if patterns is not None:
+        shown = name if owner == account.name else f"{owner}/{name}"
+        raise Forbidden(f"The token is for the names {', '.join(patterns)}, and not for {shown!r}.")
 
 
 @dataclass(frozen=True)
@@ -143,7 +165,7 @@ def check_storage(settings: Settings, account: Account, size_bytes: int) -> None
 
 
 def charge_storage(session: Session, account_id: int, size_bytes: int) -> None:
-    """Count a listing that an account has published, and the size of its file."""
+    """Count a listing that an account has published, in its own name or another, and the size of its file."""
     more = {"tickets": Account.tickets + 1, "stored_bytes": Account.stored_bytes + size_bytes}
     session.execute(update(Account).where(Account.id == account_id).values(more))
 
@@ -174,7 +196,7 @@ def create_token(
 
     Raises:
         Invalid: an unknown scope, or an end in the past.
-        Forbidden: more than the caller's own token may do, or other names.
+        Forbidden: more than the caller's own token may do, or other names; or a token of an organisation.
         QuotaExceeded: the account has MAX_TOKENS tokens.
     """
     _check_scopes(scopes, expires_at)
@@ -187,7 +209,11 @@ def create_token(
 
 
 def add_secret(session: Session, account: Account, token: Token) -> str:
-    """Add a token or a session of the account and return its secret."""
+    """Add a token or a session of the account and return its secret. Raises: Forbidden: an organisation's."""
+    if account.is_organisation:
+        raise Forbidden(
+            f"{account.name!r} is an organisation: its members act in its name, with their tokens."
+        )
     secret = PREFIX + secrets.token_urlsafe(32)
     token.account_id, token.secret_sha256 = account.id, hash_secret(secret)
     session.add(token)

@@ -65,8 +65,8 @@ def change_password(database: Database, caller: Caller, password: str, *, old_pa
         Invalid: the new password is weak.
     """
     kept = _read_hash(database, caller.account.name)
-    if kept is None and (caller.token.names is not None or not set(FIRST_SCOPES) <= set(caller.token.scopes)):
-        raise Forbidden(f"A first password needs a token with the scopes {', '.join(FIRST_SCOPES)}.")
+    if kept is None:
+        caller.need_whole("A first password")
     if kept is not None and not _hasher().verify((old_password or "")[: MOST_CHARACTERS + 1], kept):
         raise Unauthenticated("`old_password` is wrong.")
     hashed = hash_password(caller.account.name, password)

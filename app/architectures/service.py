@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column, undefer
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import may_see
 from app.architectures.names import check_name
 from app.db import Base, Json, insert_if_absent, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -136,10 +137,8 @@ def _visible_to(reader: Account | None) -> ColumnElement[bool]:
 
 
 def _may_see(reader: Account | None) -> ColumnElement[bool]:
-    may_see = LISTING.c.visibility == "public"
-    if reader is not None:
-        may_see = or_(may_see, LISTING.c.owner_id == reader.id)
-    return and_(may_see, LISTING.c.quarantined_at.is_(None))
+    seen = may_see(LISTING.c.visibility, LISTING.c.owner_id, reader)
+    return and_(seen, LISTING.c.quarantined_at.is_(None))
 
 
 def list_architectures(

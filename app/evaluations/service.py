@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, case, column, func, or_, select, t
 from sqlalchemy.orm import Session, undefer
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import may_see
 from app.changes.service import note_exam
 from app.db import Json, UtcDateTime, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, Baseline, Evaluation, Exam, Pool, band_of_accuracy
@@ -252,10 +253,8 @@ def get_evaluation(session: Session, digest: str, reader: Account | None, evalua
 def visible_to(reader: Account | None) -> ColumnElement[bool]:
     """Return the condition of the evaluations of listings that a reader may see: an exam has the recipe of a
     listing, which may be private, or in quarantine. Those that name no exam are of before there were any."""
-    may_see = LISTING.c.visibility == "public"
-    if reader is not None:
-        may_see = or_(may_see, LISTING.c.owner_id == reader.id)
-    of_exam = select(LISTING.c.exam_key).where(LISTING.c.exam_key == Evaluation.exam_key, may_see)
+    seen = may_see(LISTING.c.visibility, LISTING.c.owner_id, reader)
+    of_exam = select(LISTING.c.exam_key).where(LISTING.c.exam_key == Evaluation.exam_key, seen)
     of_exam = of_exam.where(LISTING.c.quarantined_at.is_(None))
     return or_(Evaluation.exam_key.is_(None), of_exam.exists())
 

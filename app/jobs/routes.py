@@ -95,7 +95,7 @@ def submit_job(
 ) -> JobResponse:
     """Ask for a job. Once this has answered, the job runs, whatever happens to the service."""
     spec, budget = (part.model_dump(exclude_unset=True) for part in (body.spec, body.budget))
-    asked = service.JobRequest(body.kind, spec, budget, idempotency_key)
+    asked = service.JobRequest(body.kind, spec, budget, idempotency_key, caller.token.names)
     job_id = service.submit_job(session, settings, caller.account, asked).id
     job = service.get_job(session, job_id)
     response.headers["Location"] = request.app.url_path_for("get_job", job_id=job_id)
@@ -127,6 +127,7 @@ def list_jobs(
     is_more, jobs = len(jobs) > limit, jobs[:limit]
     following = write_cursor(bound, (jobs[-1].created_at, jobs[-1].id)) if is_more else None
     link_pages(request, response, {"next": following})
+    jobs = service.keep_visible(session, jobs, caller.account)
     places = queue_places(session, jobs)
     shown = [JobResponse.of(job, places.get(job.id)) for job in jobs]
     return JobPage(items=shown, next_cursor=following)
@@ -161,14 +162,17 @@ def find_job_id(job_id: Name, database: DatabaseDep, reader: Reader) -> str:
     dependencies=[Depends(hold_stream)],
 )
 async def stream_events(
-    request: Request, job_id: Annotated[str, Depends(find_job_id)], last_event_id: LastEventId = 0
+    request: Request,
+    job_id: Annotated[str, Depends(find_job_id)],
+    reader: Reader,
+    last_event_id: LastEventId = 0,
 ) -> AsyncIterator[ServerSentEvent]:
     """A job's events as they happen: state, progress, points of the training curves, levels, log lines.
 
     The last one is `done`. Send the id of the last one you saw as Last-Event-ID to go on after it.
     """
     watch: JobWatch = request.app.state.job_watch
-    async for event in watch.follow(job_id, last_event_id):
+    async for event in watch.follow(job_id, last_event_id, reader):
         yield ServerSentEvent(event=event.kind, id=str(event.serial), data=event.body)
 
 

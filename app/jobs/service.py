@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, update
@@ -26,7 +27,7 @@ from app.jobs.kinds import Asker, Budget, Json, Plan, check_budget, find_kind, p
 from app.jobs.models import OPEN_STATES, Job, JobEvent
 from app.jobs.queue import FIRST_TURN, count_change, count_open, next_turn
 from app.settings import Settings
-from app.tickets.service import is_visible
+from app.tickets.service import find_open, is_visible
 from nirvana.errors import Forbidden, IdempotencyMismatch, JobFinished, NotFound, QuotaExceeded
 from nirvana.verification.protocol import PROTOCOL
 
@@ -43,12 +44,14 @@ class JobRequest:
         kind: one of `app.jobs.kinds`. spec: of that kind.
         budget: upper bounds: `seconds`, `parameters`, `flops`; each may be left out.
         idempotency_key: the same key with the same request gives the same job again.
+        names: patterns of the listings that the token may write; None: all that the account may.
     """
 
     kind: str
     spec: Json
     budget: Json
     idempotency_key: str | None = None
+    names: Sequence[str] | None = None
 
     @property
     def digest(self) -> str:
@@ -62,12 +65,13 @@ def submit_job(session: Session, settings: Settings, account: Account, request: 
 
     Raises:
         InvalidJob: the spec or the budget breaks a rule; each with its JSON pointer.
+        Forbidden: its tickets would be published where the account or the token may not.
         QuotaExceeded: the account has too many open jobs, or has planned too much today.
         IdempotencyMismatch: the key was used for another request.
     """
     kind = find_kind(request.kind)
     spec, budget = parse(kind.spec, request.spec, "/spec"), parse(Budget, request.budget, "/budget")
-    plan = kind.plan(Asker(session, settings, account), spec)
+    plan = kind.plan(Asker(session, settings, account, request.names), spec)
     bounds = check_budget(budget, plan, settings)
     _lock(session, account)
     earlier = _find_earlier(session, account, request)
@@ -175,17 +179,34 @@ def get_job(session: Session, job_id: str) -> Job:
 
 
 def get_visible_job(session: Session, job_id: str, reader: Account | None) -> Job:
-    """Return a job that `reader` may see: an own one, or one whose tickets they may all see.
+    """Return a job that `reader` may see: one whose tickets they may all see; of own ones, in quarantine too.
 
     Raises:
         NotFound: there is none, which is the answer for a job of somebody's private ticket too.
     """
     job = get_job(session, job_id)
-    if reader is None or reader.id != job.account_id:
-        named = [job.spec[name] for name in ("ticket", "own") if job.spec.get(name)]
-        if not all(is_visible(session, ticket, reader) for ticket in named):
-            raise NotFound(f"no job {job_id!r}")
+    if reader is not None and reader.id == job.account_id:
+        is_seen = bool(keep_visible(session, [job], reader))
+    else:
+        is_seen = all(is_visible(session, ticket, reader) for ticket in _tickets_of(job))
+    if not is_seen:
+        raise NotFound(f"no job {job_id!r}")
     return job
+
+
+def keep_visible(session: Session, jobs: Sequence[Job], asker: Account) -> list[Job]:
+    """Return those of an account's own jobs whose tickets it still sees: whoever has left an organisation
+    sees nothing more of its private ones."""
+    tickets = {
+        job.id: [name for name in _tickets_of(job) if not name.startswith(f"{asker.name}/")] for job in jobs
+    }
+    seen = find_open(session, chain.from_iterable(tickets.values()), asker)
+    return [job for job in jobs if seen.issuperset(tickets[job.id])]
+
+
+def _tickets_of(job: Job) -> list[str]:
+    """Return the names, or the digests, of the tickets that a job's spec names."""
+    return [job.spec[name] for name in ("ticket", "own") if job.spec.get(name)]
 
 
 def list_jobs(
@@ -224,8 +245,9 @@ def cancel_job(session: Session, account: Account, job_id: str, *, is_admin: boo
         Forbidden: it belongs to somebody else.
         JobFinished: it has ended already.
     """
-    job = get_job(session, job_id) if is_admin else get_visible_job(session, job_id, account)
+    job = get_job(session, job_id)
     if job.account_id != account.id and not is_admin:
+        get_visible_job(session, job_id, account)
         raise Forbidden(f"job {job_id} belongs to another account")
     if not end_job(session, job_id, "cancelled", reason="cancelled by its owner", reason_code="cancelled"):
         job = get_job(session, job_id)

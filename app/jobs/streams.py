@@ -11,9 +11,11 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.accounts.models import Account
 from app.db import Database
 from app.jobs.models import ENDED_STATES, Job, JobEvent
-from app.jobs.service import read_events
+from app.jobs.service import get_visible_job, read_events
+from nirvana.errors import NotFound
 
 log = logging.getLogger("nirvana.app")
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -48,8 +50,9 @@ class JobWatch:
         self._topics: dict[str, _Topic] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def follow(self, job_id: str, after: int) -> AsyncIterator[JobEvent]:
-        """Yield a job's events with a serial above `after` as they happen, until it is over."""
+    async def follow(self, job_id: str, after: int, reader: Account | None = None) -> AsyncIterator[JobEvent]:
+        """Yield a job's events with a serial above `after` as they happen, until it is over, or `reader` may
+        not see it any more."""
         topic, woken = self._topics.setdefault(job_id, _Topic()), asyncio.Event()
         topic.watchers.add(woken)
         try:
@@ -59,9 +62,11 @@ class JobWatch:
                 if after >= topic.last:
                     await woken.wait()
                 woken.clear()
-                for event in await run_in_threadpool(self._read, job_id, after):
+                for event in await run_in_threadpool(self._read, job_id, after, reader):
                     after = event.serial
                     yield event
+        except NotFound:
+            return
         finally:
             topic.watchers.discard(woken)
             if not topic.watchers:
@@ -99,6 +104,7 @@ class JobWatch:
         with self.database.read() as session:
             return {job_id: (state, last) for job_id, state, last in session.execute(query)}
 
-    def _read(self, job_id: str, after: int) -> list[JobEvent]:
+    def _read(self, job_id: str, after: int, reader: Account | None) -> list[JobEvent]:
         with self.database.read() as session:
+            get_visible_job(session, job_id, reader)
             return read_events(session, job_id, after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from app.accounts.models import Account
@@ -16,6 +16,8 @@ from nirvana.networks.architecture import Architecture
 ORDERS = ("sort_accuracy", "sort_gap", "density", "kept", "created_at", "downloads", "speedup")
 """Columns that lists go by: each has an index by itself, by task and by group (`ListingGroup`)."""
 VISIBILITIES = ("public", "private")
+IS_PRIVATE = text("visibility = 'private'")
+"""Of a listing: as text, because neither database takes the index `ix_ticket_private` for a parameter."""
 INITIAL_KINDS = ("seeded", "stored")
 ORIGINS = ("attested", "sealed", "brought-in")
 THINNEST_BAND = 60
@@ -58,6 +60,7 @@ class Listing(Base):
         Index("ix_ticket_task_density_band_sort_accuracy_id", "task", "density_band", "sort_accuracy", "id"),
         Index("ix_ticket_owner_id_created_at_id", "owner_id", "created_at", "id"),
         Index("ix_ticket_fingerprint_id", "fingerprint", "id"),
+        Index("ix_ticket_private", "owner_id", sqlite_where=IS_PRIVATE, postgresql_where=IS_PRIVATE),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -47,15 +47,18 @@ class Publication:
     """The place of a ticket in the registry: its owner, its name and who may see it.
 
     Attributes:
+        owner: an account, or an organisation that its publisher may publish for.
         name: the ticket's, with or without its owner's before it.
         visibility: `public`, or `private`: only its owner sees it; None: as it is, public where it is new.
         job_id: the job that found it.
+        publisher: who pays for its room; None: its owner.
     """
 
     owner: Account
     name: str
     visibility: str | None = None
     job_id: str | None = None
+    publisher: Account | None = None
 
 
 def publish_ticket(
@@ -74,20 +77,26 @@ def publish_ticket(
         NameTaken: the name names another ticket.
         StorageFull, StorageFailed: nothing was written.
     """
-    check_name(publication.owner, publication.name)
+    name_in(publication.owner, publication.name)
     checked = check_file(data, DEFAULT_LIMITS)
     store_blob(storage, data, checked)
     return insert_listing(session, checked, publication)
 
 
-def check_name(owner: Account, name: str) -> str:
-    """Return the ticket's name, of `name` or `owner/name`. Raises: InvalidName, Forbidden."""
+def split_name(account: Account, name: str) -> tuple[str, str]:
+    """Return the names of the owner and of the ticket, of `name` or `owner/name`. Raises: InvalidName."""
     head, slash, tail = name.rpartition("/")
-    if slash and head != owner.name:
-        raise Forbidden(f"You are {owner.name!r} and cannot publish as {head[:200]!r}.")
     if not _NAME.fullmatch(tail):
         detail = f"{tail[:200]!r} is not a ticket's name: 1 to 100 of a-z, 0-9, '.', '_', '-'"
         raise InvalidName(f"name: {detail}.", errors=[Problem("/name", "pattern", detail)])
+    return head if slash else account.name, tail
+
+
+def name_in(owner: Account, name: str) -> str:
+    """Return the name of the owner's ticket, of `name` or `owner/name`. Raises: InvalidName, Forbidden."""
+    head, tail = split_name(owner, name)
+    if head != owner.name:
+        raise Forbidden(f"{name[:200]!r} is not a name of {owner.name}.")
     return tail
 
 
@@ -115,7 +124,7 @@ def insert_listing(
         Gone: it is there, in quarantine.
     """
     owner, visibility = publication.owner, publication.visibility or "public"
-    name = check_name(owner, publication.name)
+    name = name_in(owner, publication.name)
     if visibility not in VISIBILITIES:
         detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
@@ -131,6 +140,7 @@ def insert_listing(
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
     if created:
         _keep_about(session, row, checked)
+        charge_storage(session, (publication.publisher or owner).id, row.blob.size_bytes)
     elif publication.visibility is not None:
         change_visibility(session, row, visibility)
         row = get_own(session, owner, name)
@@ -168,7 +178,6 @@ def _keep_about(session: Session, row: Listing, checked: CheckedTicket) -> None:
     note_change(session, "published", [row.id])
     keep_words(session, row, row.owner.name)
     _keep_sketch(session, row, checked.sketch)
-    charge_storage(session, row.owner_id, row.blob.size_bytes)
 
 
 def find_left_out(row: Listing, checked: CheckedTicket) -> list[str]:

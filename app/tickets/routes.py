@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import get_owner
 from app.accounts.service import Caller, check_storage
 from app.db import Database, Json
 from app.dependencies import (
@@ -53,9 +54,9 @@ from app.tickets.models import Listing
 from app.tickets.publishing import (
     Publication,
     check_key,
-    check_name,
     find_left_out,
     insert_listing,
+    split_name,
     store_blob,
 )
 from app.tickets.schemas import (
@@ -387,7 +388,10 @@ async def create_ticket(
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
     asked = {"name": fields.name, "visibility": fields.visibility or "public"}
-    caller.need_name(check_name(caller.account, fields.name))
+    owner_name, listing_name = split_name(caller.account, fields.name)
+    caller.need_name(owner_name, listing_name)
+    if owner_name != caller.account.name:
+        await run_in_threadpool(_check_owner, database, caller, owner_name)
     check_storage(settings, caller.account, len(upload.data))
     checked = await request.app.state.checker.check(upload.data)
 
@@ -395,9 +399,9 @@ async def create_ticket(
         store_blob(storage, upload.data, checked)  # before the first lock is taken
         with database.write() as session:
             check_key(session, caller.account, idempotency_key, asked | {"file": checked.file_digest})
-            row, created = insert_listing(
-                session, checked, Publication(caller.account, fields.name, fields.visibility)
-            )
+            owner = get_owner(session, caller.account, owner_name, hold=True)
+            place = Publication(owner, listing_name, fields.visibility, publisher=caller.account)
+            row, created = insert_listing(session, checked, place)
         with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
             shown = _ticket_response(session, row, caller.account)
         body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
@@ -406,6 +410,12 @@ async def create_ticket(
 
     line: Line = request.app.state.publishing
     return await line.run(publish)
+
+
+def _check_owner(database: Database, caller: Caller, name: str) -> None:
+    """Refuse an owner that the caller may not publish for, before its file is read. Raises: Forbidden."""
+    with database.read() as session:
+        get_owner(session, caller.account, name)
 
 
 def _json_response(
@@ -487,5 +497,5 @@ def unyank(ticket: TicketReference, caller: Yanker, session: SessionDep) -> Tick
 
 def _get_own(session: Session, ticket: str, caller: Caller, *, admin: bool) -> Listing:
     row = get_own_ticket(session, ticket, caller.account, admin=admin)
-    caller.need_name(row.name)
+    caller.need_name(row.owner.name, row.name)
     return row

@@ -6,10 +6,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, joinedload, undefer
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import may_act_for
 from app.changes.service import note_change
 from app.db import Json, utc_now
 from app.pagination import Page, binding, cut_page, read_cursor
@@ -57,6 +58,18 @@ def is_visible(session: Session, reference: str, reader: Account | None) -> bool
     """Tell whether there is a listing, by name or by digest, that `reader` may see."""
     query = _named(reference, reader).where(visible_to(reader))
     return session.scalar(query.with_only_columns(Listing.id)) is not None
+
+
+def find_open(session: Session, references: Iterable[str], reader: Account) -> set[str]:
+    """Return those of some names and digests of which there is a listing that `reader` may see, in quarantine
+    or not."""
+    wanted = set(references)
+    names = [tuple(one.split("/")) for one in wanted if one.count("/") == 1]
+    digests = [one for one in wanted if is_digest(one)]
+    named = select(Account.name, Listing.name).join(Listing.owner).where(open_to(reader))
+    rows = session.execute(named.where(tuple_(Account.name, Listing.name).in_(names))) if names else ()
+    of_digest = select(Listing.digest).where(Listing.digest.in_(digests), open_to(reader))
+    return {"/".join(row) for row in rows} | set(session.scalars(of_digest) if digests else ())
 
 
 def _named(reference: str, reader: Account | None) -> Select[Listing]:
@@ -192,11 +205,15 @@ def get_own(session: Session, owner: Account, name: str) -> Listing:
     return session.scalars(query.options(*WHOLE).execution_options(populate_existing=True)).one()
 
 
-def get_own_ticket(session: Session, reference: str, owner: Account, *, admin: bool = False) -> Listing:
-    """Return a listing that `owner` may change. Raises: NotFound, Forbidden."""
-    row = get_ticket(session, reference, owner)
-    if row.owner_id != owner.id and not admin:
-        raise Forbidden(f"{reference} belongs to {row.owner.name}, and you are {owner.name}.")
+def get_own_ticket(session: Session, reference: str, account: Account, *, admin: bool = False) -> Listing:
+    """Return a listing that an account may change: its own, or an organisation's that it writes for.
+
+    Raises:
+        NotFound, Forbidden.
+    """
+    row = get_ticket(session, reference, account)
+    if not admin and not may_act_for(session, account, row.owner, hold=True):
+        raise Forbidden(f"{reference} belongs to {row.owner.name}, and you are {account.name}.")
     return row
 
 

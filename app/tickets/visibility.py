@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import JSON, ColumnElement, column, exists, select, table
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.accounts.organisations.roles import acts_for
 from app.architectures.service import rename_architecture
 from app.changes.service import note_change
 from app.evaluations.models import ATTESTING, Attestation, Evaluation
@@ -59,7 +60,7 @@ def find_dependants(session: Session, row: Listing) -> Iterator[str]:
     tried = exists().where(TRANSFER.c.ticket_digest == row.digest, _is_others(TRANSFER.c.job_id, row))
     if session.scalar(select(tried)):
         yield "somebody else tried it on another task"
-    others = (JOB.c.state.in_(OPEN_STATES), JOB.c.account_id != row.owner_id)
+    others = (JOB.c.state.in_(OPEN_STATES), ~acts_for(JOB.c.account_id, row.owner_id))
     if session.scalar(select(exists().where(*others, JOB.c.spec["digest"].as_string() == row.digest))):
         yield "somebody else's job on it is queued or running"
 
@@ -67,6 +68,7 @@ def find_dependants(session: Session, row: Listing) -> Iterator[str]:
 def _is_others(
     job_id: ColumnElement[Any] | InstrumentedAttribute[str | None], row: Listing
 ) -> ColumnElement[bool]:
-    """Return the condition that a job was not the owner's; one that was purged may have been anybody's."""
-    own = exists().where(JOB.c.id == job_id, JOB.c.account_id == row.owner_id)
+    """Return the condition that a job was neither the owner's nor a member's; one that was purged may have
+    been anybody's."""
+    own = exists().where(JOB.c.id == job_id, acts_for(JOB.c.account_id, row.owner_id))
     return job_id.is_not(None) & ~own

@@ -1,4 +1,4 @@
-"""signup, login, logout, whoami, password, tokens, webhooks: the account of this machine's user."""
+"""signup, login, logout, whoami, password, tokens, organisations, webhooks: this machine's user."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from nirvana.client.rest import Client
 
 tokens_app = typer.Typer(help="Your tokens.", no_args_is_help=True)
+organisations_app = typer.Typer(help="Organisations, and who is in them.", no_args_is_help=True)
+Organisation = Annotated[str, typer.Argument(metavar="ORGANISATION", help="Its name.")]
+Member = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name of the account.")]
+Role = Annotated[
+    str, typer.Option(help="reader (sees private tickets), writer (publishes), owner (members).")
+]
 
 
 def signup(
@@ -71,7 +77,10 @@ def new_token(
     scopes: Annotated[str, typer.Option(help="Comma-separated: read, publish, yank, job.")] = "read",
     days: Annotated[int | None, typer.Option(min=1, help="Days until it ends; default: it does not.")] = None,
     names: Annotated[
-        str | None, typer.Option(help="Listings that it may write, comma-separated, such as 'lenet-*'.")
+        str | None,
+        typer.Option(
+            help="Listings that it may write, comma-separated: 'lenet-*', or 'lab/*' for an organisation."
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -100,6 +109,140 @@ def revoke_token(
         client.revoke_token(str(token))
     output = Output(json, quiet)
     output.data({"revoked": token}, lambda: output.say(f"token {token} is revoked"))
+
+
+@organisations_app.command("ls")
+def list_organisations(json: Json = False, quiet: Quiet = False) -> None:
+    """List your organisations, and those that invite you."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        who = client.whoami()
+    shown = {name: who[name] for name in ("organisations", "invitations")}
+    rows = [(one["organisation"], one["role"], "") for one in shown["organisations"]]
+    rows += [(one["organisation"], one["role"], "invited") for one in shown["invitations"]]
+    output = Output(json, quiet)
+    output.data(shown, lambda: output.table(("organisation", "role", ""), rows))
+
+
+@organisations_app.command("create")
+def create_organisation(name: Organisation, json: Json = False, quiet: Quiet = False) -> None:
+    """Make an organisation, whose owner you are."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        made = client.create_organisation(name)
+    output = Output(json, quiet)
+    output.data(made, lambda: output.say(f"you own {name}; publish with --name {name}/TICKET"))
+
+
+@organisations_app.command("members")
+def list_members(organisation: Organisation, json: Json = False, quiet: Quiet = False) -> None:
+    """List the members of an organisation that you are in."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        shown = client.members(organisation)
+    rows = [(one["account"], one["role"], one["created_at"], "") for one in shown["items"]]
+    rows += [
+        (one["account"], one["role"], one["created_at"], f"invited by {one['invited_by']}")
+        for one in shown["invitations"]
+    ]
+    output = Output(json, quiet)
+    output.data(shown, lambda: output.table(("account", "role", "since", ""), rows))
+
+
+@organisations_app.command("invite")
+def invite(
+    organisation: Organisation,
+    account: Member,
+    role: Role = "reader",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Invite somebody to your organisation: they are no member until they accept."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        made = client.invite(organisation, account, role)
+    output = Output(json, quiet)
+    output.data(made, lambda: output.say(f"{account} is invited to {organisation} as {role}"))
+
+
+@organisations_app.command("accept")
+def accept_invitation(organisation: Organisation, json: Json = False, quiet: Quiet = False) -> None:
+    """Accept an invitation."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        made = client.accept_invitation(organisation)
+    output = Output(json, quiet)
+    output.data(made, lambda: output.say(f"you are in {organisation} as {made['role']}"))
+
+
+@organisations_app.command("decline")
+def decline_invitation(organisation: Organisation, json: Json = False, quiet: Quiet = False) -> None:
+    """Decline an invitation."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.drop_invitation(organisation, _account_name(client.whoami()))
+    output = Output(json, quiet)
+    output.data({"declined": organisation}, lambda: output.say(f"declined {organisation}"))
+
+
+@organisations_app.command("withdraw")
+def withdraw_invitation(
+    organisation: Organisation, account: Member, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Withdraw an invitation to your organisation."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.drop_invitation(organisation, account)
+    output = Output(json, quiet)
+    output.data({"withdrawn": account}, lambda: output.say(f"{organisation} invites {account} no more"))
+
+
+@organisations_app.command("role")
+def change_role(
+    organisation: Organisation,
+    account: Member,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="reader, writer or owner.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give a member of your organisation another role."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        changed = client.change_role(organisation, account, role)
+    output = Output(json, quiet)
+    output.data(changed, lambda: output.say(f"{account} is {role} in {organisation}"))
+
+
+@organisations_app.command("remove")
+def remove_member(
+    organisation: Organisation, account: Member, json: Json = False, quiet: Quiet = False
+) -> None:
+    """Remove a member of your organisation, at once."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.remove_member(organisation, account)
+    output = Output(json, quiet)
+    output.data({"removed": account}, lambda: output.say(f"{account} is in {organisation} no more"))
+
+
+@organisations_app.command("leave")
+def leave(organisation: Organisation, json: Json = False, quiet: Quiet = False) -> None:
+    """Leave an organisation."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        client.remove_member(organisation, _account_name(client.whoami()))
+    output = Output(json, quiet)
+    output.data({"left": organisation}, lambda: output.say(f"you are in {organisation} no more"))
 
 
 def login(

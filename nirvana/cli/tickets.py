@@ -208,14 +208,17 @@ def pull(
 
 def push(
     file: Annotated[Path, typer.Argument(help="The .ticket file.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the ticket under your account.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", "-n", help="Name of the ticket under your account, or ORGANISATION/NAME.")
+    ] = "",
     to: Annotated[
         str, typer.Option(help="hf://org/name: to the Hugging Face Hub as well, or alone without --name.")
     ] = "",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Publish a .ticket file under your account. Doing it again with the same file and name is no error."""
+    """Publish a .ticket file under your account, or an organisation's. Doing it again with the same file and
+    name is no error."""
     from nirvana.client.api import push as publish
     from nirvana.format.ticket import Ticket
 

@@ -106,6 +106,34 @@ class Client:
     def revoke_token(self, token_id: str) -> None:
         self._transport.request("DELETE", f"/tokens/{quote(token_id)}")
 
+    def create_organisation(self, name: str) -> Json:
+        return self._post("/organisations", json={"name": name})
+
+    def members(self, organisation: str) -> Json:
+        """Members of an organisation as `items`, and to its owners `invitations`."""
+        return self._get(f"{_organisation(organisation)}/members")
+
+    def invite(self, organisation: str, account: str, role: str) -> Json:
+        """Invite somebody, who is no member until they accept."""
+        body = {"account": account, "role": role}
+        return self._post(f"{_organisation(organisation)}/invitations", json=body)
+
+    def accept_invitation(self, organisation: str) -> Json:
+        return self._post(f"{_organisation(organisation)}/accept")
+
+    def drop_invitation(self, organisation: str, account: str) -> None:
+        """Decline an own invitation, or withdraw one of an own organisation."""
+        self._transport.request("DELETE", f"{_organisation(organisation)}/invitations/{quote(account)}")
+
+    def change_role(self, organisation: str, account: str, role: str) -> Json:
+        path = f"{_organisation(organisation)}/members/{quote(account)}"
+        changed: Json = self._transport.request("PATCH", path, json={"role": role}).json()
+        return changed
+
+    def remove_member(self, organisation: str, account: str) -> None:
+        """Remove a member of an own organisation, or leave one."""
+        self._transport.request("DELETE", f"{_organisation(organisation)}/members/{quote(account)}")
+
     # tickets
 
     def search(
@@ -377,6 +405,10 @@ class Client:
             if not page.get("next_cursor"):
                 return
             params["cursor"] = page["next_cursor"]
+
+
+def _organisation(name: str) -> str:
+    return f"/organisations/{quote(name, safe='')}"
 
 
 def ticket_path(name: str) -> str:

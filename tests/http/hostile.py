@@ -22,6 +22,7 @@ FORM = "multipart/form-data; boundary=x"
 TICKET = "/api/v1/tickets/ada/first"
 JOBS, TOKENS, ACCOUNTS = "/api/v1/jobs", "/api/v1/tokens", "/api/v1/accounts"
 DEVICES = "/api/v1/device-codes"
+ORGANISATIONS = "/api/v1/organisations"
 SPEC: JsonObject = {"task": "digits", "architecture": "mlp-16", "levels": 2}
 GRAPH = zoo.build("mlp-16", (1, 8, 8), 10).to_manifest()
 
@@ -55,7 +56,7 @@ class Hostile:
 def table() -> list[Hostile]:
     """Every request, in order."""
     made = [*_jobs(), *_recipes(), *_others(), *_graphs(), *_texts(), *_paths(), *_queries()]
-    made += [*_cursors(), *_headers(), *_uploads(), *_shapes()]
+    made += [*_cursors(), *_headers(), *_uploads(), *_shapes(), *_organisations()]
     assert len({one.name for one in made}) == len(made)
     return made
 
@@ -354,6 +355,39 @@ def _headers() -> Iterator[Hostile]:
     yield Hostile("header: If-Match of another version", "PATCH", TICKET, {"card": "x"}, other, 412)
 
 
+def _organisations() -> Iterator[Hostile]:
+    def send(
+        name: str, method: str, path: str, body: object, pointer: str | None, status: int = 422
+    ) -> Hostile:
+        return Hostile(f"organisation: {name}", method, f"{ORGANISATIONS}{path}", body, {}, status, pointer)
+
+    for name, text in (
+        ("NUL", NUL),
+        ("a surrogate", SURROGATE),
+        ("U+202E", "a\u202e"),
+        ("5,000 digits", LONGER),
+    ):
+        yield send(f"of {name}", "POST", "", {"name": text}, "/name")
+        body = {"account": text, "role": "reader"}
+        refused = name in ("NUL", "a surrogate", "5,000 digits")
+        pointer, status = ("/account", 422) if refused else (None, 404)
+        yield send(f"an invitation of {name}", "POST", "/lab/invitations", body, pointer, status)
+        yield send(f"a role of {name}", "PATCH", "/lab/members/ada", {"role": text}, "/role")
+    yield send("a name that is a list", "POST", "", {"name": ["lab"]}, "/name")
+    yield send("an admin", "POST", "", {"name": "admin"}, "/name")
+    yield send("a name of a look-alike", "POST", "", {"name": "adrnin"}, "/name")
+    yield send("a member more than asked", "POST", "", {"name": "x", "owner": "eve"}, "/owner")
+    yield send(
+        "a role that nobody has", "POST", "/lab/invitations", {"account": "a", "role": "admin"}, "/role"
+    )
+    for name, path in (("NUL", "a%00"), ("no UTF-8", "%ff"), ("U+202E", "a%E2%80%AE"), ("dots", "..%2Fada")):
+        yield send(f"at {name}", "GET", f"/{path}", None, None, 404)
+        yield send(f"accepted at {name}", "POST", f"/{path}/accept", None, None, 404)
+        yield send(f"without its member {name}", "DELETE", f"/lab/members/{path}", None, None, 404)
+    yield send("at 8,000 characters", "GET", f"/{'a' * 8000}", None, "/path/organisation")
+    yield send("without its member of 8,000", "DELETE", f"/lab/members/{'a' * 8000}", None, "/path/account")
+
+
 def _uploads() -> Iterator[Hostile]:
     """Hostile things around a file; hostile files are in test_bad_files.py."""
     tickets = "/api/v1/tickets"
@@ -403,6 +437,7 @@ def _uploads() -> Iterator[Hostile]:
 def _shapes() -> Iterator[Hostile]:
     """Bodies of the wrong shape."""
     paths = {JOBS: "jobs", TOKENS: "tokens", ACCOUNTS: "accounts", "/api/v1/architectures:check": "graphs"}
+    paths |= {ORGANISATIONS: "organisations", f"{ORGANISATIONS}/lab/invitations": "invitations"}
     for path, name in paths.items():
         yield Hostile(f"shape: {name}: a list", "POST", path, [], pointer="")
         yield Hostile(f"shape: {name}: null", "POST", path, b"null", pointer="")

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from app.accounts.models import SCOPES
-from app.accounts.service import hash_secret
+from app.accounts.organisations.roles import Membership
+from app.accounts.organisations.service import create_organisation
+from app.accounts.service import find_account, hash_secret
 from app.accounts.sessions import hash_password, set_password
 from app.db import utc_now
 from app.devices.routes import EXAMPLE_CODE
@@ -26,6 +28,7 @@ from tests.registry import Registry, Templates, make_settings, problem, run_regi
 PASSWORD = "correct horse battery"  # and this
 NAME = "lenet-300-100-digits-07"  # that the examples ask for
 PATHS = ("/", "/docs", "/tasks", "/healthz", "/openapi.json", "/api/v1/", "/api/v1/tickets", "/metrics")
+PLACES = {"ticket": f"ada/{NAME}", "webhook_id": "1", "organisation": "lab", "account": "carl"}
 OF_TICKET = ("", "/file", "/layers", "/badge.svg", "/cite?format=csl", "/verifications", "/export?format=csr")
 
 
@@ -36,11 +39,18 @@ def registry(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> 
         recipe = {"steps": 20, "evaluate_every": 10}
         ticket = find("digits", "lenet-300-100", levels=1, seed=3, recipe=recipe).tickets[-1]
         of_mnist = make_ticket(architecture=zoo.build("lenet-300-100", (1, 28, 28), 10), task="mnist")
+        for name in ("ada", "bob", "carl"):
+            made.account(name)
         with made.database.write() as session:
-            set_password(session, session.merge(made.account("ada")), hash_password("ada", PASSWORD))
             asked = DeviceCode(secret_sha256=hash_secret(EXAMPLE_CODE), user_code="BCDF-GHJK", name="laptop")
             asked.scopes, asked.expires_at = ["read"], utc_now() + timedelta(minutes=5)
             session.add(asked)
+            ada, carl = (find_account(session, name) for name in ("ada", "carl"))
+            assert ada is not None
+            assert carl is not None
+            set_password(session, ada, hash_password("ada", PASSWORD))
+            lab = create_organisation(session, made.settings, ada, "lab")
+            session.add(Membership(organisation_id=lab.id, account_id=carl.id, role="reader"))
         assert made.publish(ticket.to_bytes(), NAME).status_code == 201
         assert made.publish(of_mnist.to_bytes(), "lenet-300-100-mnist-07").status_code == 201
         yield made
@@ -69,7 +79,7 @@ def test_every_example_of_a_body_works_as_it_stands(registry: Registry, document
             if "application/json" not in content:
                 continue
             for body in examples(content, document):
-                where = path.replace("{ticket}", f"ada/{NAME}").replace("{webhook_id}", "1")
+                where = path.format_map(PLACES)
                 body = {"name": "someone-new"} if operation["operationId"] == "create_account" else body
                 headers = registry.bearer("ada", *SCOPES)
                 answer = registry.http.request(method, where, json=body, headers=headers)

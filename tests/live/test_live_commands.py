@@ -122,6 +122,39 @@ def test_login_keeps_a_token_that_the_service_knows(
     assert nirvana("whoami")[0] == 4
 
 
+def test_an_organisation_from_the_command_line(
+    nirvana: Nirvana, owner: str, levels: list[Ticket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> Any:
+        code, out, err = nirvana(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    run("organisations", "create", "vision-lab")
+    levels[1].write(tmp_path / "one.ticket")
+    pushed = run("push", str(tmp_path / "one.ticket"), "--name", "vision-lab/one")
+    assert (pushed["owner"], pushed["name"]) == ("vision-lab", "one")
+    with Client() as client:
+        guest = client.create_account("guest-1")["token"]["secret"]
+    run("organisations", "invite", "vision-lab", "guest-1", "--role", "writer")
+    with monkeypatch.context() as patch:
+        patch.setenv("NIRVANA_TOKEN", guest)
+        assert nirvana("push", str(tmp_path / "one.ticket"), "--name", "vision-lab/two")[0] == 4
+        assert run("organisations", "ls")["invitations"][0]["organisation"] == "vision-lab"
+        run("organisations", "decline", "vision-lab")
+    run("organisations", "invite", "vision-lab", "guest-1")
+    with monkeypatch.context() as patch:
+        patch.setenv("NIRVANA_TOKEN", guest)
+        assert run("organisations", "accept", "vision-lab")["role"] == "reader"
+    assert run("organisations", "role", "vision-lab", "guest-1", "writer")["role"] == "writer"
+    members = run("organisations", "members", "vision-lab")["items"]
+    assert [(one["account"], one["role"]) for one in members] == [("guest-1", "writer"), (owner, "owner")]
+    assert "vision-lab" in nirvana("organisations", "ls")[1]
+    run("organisations", "remove", "vision-lab", "guest-1")
+    code, _, err = nirvana("organisations", "leave", "vision-lab")
+    assert (code, "only owner" in err) == (4, True)
+
+
 def test_verify_waits_for_the_services_verdict(
     nirvana: Nirvana, owner: str, levels: list[Ticket], client: Client, tmp_path: Path
 ) -> None:

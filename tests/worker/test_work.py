@@ -11,8 +11,9 @@ from contextlib import closing
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
+from app.accounts.organisations.roles import Membership
 from app.accounts.service import create_token
 from app.evaluations.models import Evaluation
 from app.jobs.engine import client_for, engine_url
@@ -133,3 +134,22 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_a_search_publishes_for_an_organisation_until_its_asker_may_not(arena: Arena) -> None:
+    lab, ada = arena.add_account("lab"), arena.ada
+    with arena.database.write() as session:
+        session.add(Membership(organisation_id=lab.id, account_id=ada.id, role="writer"))
+    arena.run()
+    job = arena.wait_for_end(arena.submit(name="lab/found", levels=1))
+    assert job.state == "succeeded", job.reason
+    assert job.result is not None
+    assert job.result["tickets"] == ["lab/found-00", "lab/found-01"]
+    job_id = arena.submit(name="lab/more", recipe={"steps": 3000, "evaluate_every": 100})
+    arena.wait_for_point(job_id, level=0)
+    with arena.database.write() as session:
+        session.execute(delete(Membership))
+    job = arena.wait_for_end(job_id)
+    assert (job.state, job.reason_code) == ("failed", "forbidden")
+    assert "cannot publish as 'lab'" in (job.reason or "")
+    assert arena.tickets(job_id) == []

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import get_owner
 from app.evaluations.origins import Outcome, record_attestation
+from app.jobs.kinds import level_name
 from app.jobs.service import append_events
-from app.tickets.publishing import Publication, publish_ticket
+from app.tickets.publishing import Publication, publish_ticket, split_name
 from nirvana import tasks
 from nirvana.format.ticket import Ticket
 from nirvana.networks.architecture import Architecture
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 async def run(job: RunningJob) -> Json:
-    """Train level after level and publish each ticket under the job's owner; a method that is not iterative
+    """Train level after level and publish each ticket under its owner's name; a method that is not iterative
     has one, after a round that looks for its mask."""
     checkpoint: str | None = None
     levels: list[Json] = []
@@ -67,8 +69,9 @@ async def _publish(job: RunningJob, number: int, trained: Json) -> Json:
 
     def work(session: Session) -> Json:
         data = job.worker.storage.get(trained["ticket"])
-        owner = session.get_one(Account, job.account_id)
-        publication = Publication(owner, _name(job, number), job_id=job.id)
+        publisher, name = session.get_one(Account, job.account_id), _name(job, number)
+        owner = get_owner(session, publisher, split_name(publisher, name)[0], hold=True)
+        publication = Publication(owner, name, job_id=job.id, publisher=publisher)
         row, _ = publish_ticket(session, job.worker.storage, data, publication)
         found = Outcome(row.digest, row.task, "found", row.digest, 1.0, trained["environment"])
         record_attestation(session, found, job.id)
@@ -98,7 +101,7 @@ def _put(job: RunningJob, path: Path, what: str) -> str | None:
 def _name(job: RunningJob, number: int) -> str:
     """Return the published name: the job's own prefix, or its network and task with the start of its id."""
     about = f"{job.spec['architecture']}-{job.spec['task']}-{job.id[:8]}"
-    return f"{job.spec.get('name') or about}-{number:02d}"
+    return level_name(job.spec.get("name") or about, number)
 
 
 def train_level(request: Json, progress: OnProgress) -> Json:

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 import reprlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import get_owner
+from app.accounts.service import check_pattern
 from app.settings import Settings
 from app.tickets.models import Listing
 from app.tickets.service import get_ticket
@@ -81,11 +83,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Asker:
-    """The account that asks for a job, and what its plan may look up."""
+    """The account that asks for a job, and what its plan may look up.
+
+    Attributes:
+        names: patterns of the listings that its token may write; None: all that the account may.
+    """
 
     session: Session
     settings: Settings
     account: Account
+    names: Sequence[str] | None = None
 
     def find_ticket(self, reference: str, field: str) -> Listing:
         """Return the listing that a field of the spec names, of a task that is known here.
@@ -99,6 +106,28 @@ class Asker:
         except NotFound as error:
             raise refusal(f"/spec/{field}", "unknown", error.detail) from None
         return listing
+
+    def check_place(self, prefix: str | None, levels: int) -> None:
+        """Check that tickets may be published as `prefix-00`, `prefix-01` ... as far as there are levels.
+
+        Args:
+            prefix: with or without an owner's name before it; None: one that the job makes up.
+
+        Raises:
+            Forbidden: the account may not publish for that owner, or the token not under that name.
+            InvalidJob: the token is for some names, and none is said.
+        """
+        head, slash, tail = (prefix or "").rpartition("/")
+        owner = get_owner(self.session, self.account, head) if slash else self.account
+        if self.names is not None and prefix is None:
+            raise refusal("/spec/name", "missing", "name: the token is for some names, expected one of them")
+        for level in range(levels):
+            check_pattern(self.account, self.names, owner.name, level_name(tail, level))
+
+
+def level_name(prefix: str, level: int) -> str:
+    """Return the name that a search gives its ticket of a level."""
+    return f"{prefix}-{level:02d}"
 
 
 @dataclass(frozen=True)

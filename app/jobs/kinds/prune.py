@@ -51,8 +51,8 @@ class PruneSpec(Spec):
     )
     name: str | None = Field(
         default=None,
-        pattern=r"^[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?$",
-        description="what the tickets' names begin with",
+        pattern=r"^([a-z0-9-]{1,39}/)?[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?$",
+        description="what the tickets' names begin with; `lab/name` publishes for an organisation",
     )
 
     @field_validator("method", mode="before")
@@ -76,8 +76,11 @@ def plan(asker: Asker, spec: PruneSpec) -> Plan:
     Raises:
         InvalidJob: an unknown task or architecture, an architecture that does not fit the task, a recipe that
             breaks a rule, or a density that takes too many levels.
+        Forbidden: the account or its token may not publish under that name.
     """
-    return plan_search_job(spec, asker.settings.max_parameters)
+    made = plan_search_job(spec, asker.settings.max_parameters)
+    asker.check_place(spec.name, made.rounds)
+    return made
 
 
 def plan_search_job(spec: PruneSpec, max_parameters: int) -> Plan:

@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import may_see
 from app.evaluations.models import UNMEASURED
 from app.tickets.models import Listing, ListingGroup, TicketSketch, TicketTag
-from app.tickets.search.counts import SHOWN
 from app.tickets.search.text import Words, words
 from nirvana.client.filters import FILTERS, PARSERS, RELEVANCE, SORTS, Range, parse_range
 from nirvana.errors import InvalidQuery, Problem
@@ -120,24 +120,28 @@ def read_facets(text: str | None) -> tuple[str, ...]:
 
 
 def visible_to(reader: Account | None, row: Row = Listing) -> ColumnElement[bool]:
-    """Return the condition of the listings that `reader` may see: the public ones, and their own; none that
-    is in quarantine."""
+    """Return the condition of the listings that `reader` may see: the public ones, their own and those of
+    their organisations; none that is in quarantine."""
     return and_(open_to(reader, row), row.quarantined_at.is_(None))
 
 
 def open_to(reader: Account | None, row: Row = Listing) -> ColumnElement[bool]:
-    """Return the condition of the listings that are public, or `reader`'s own, in quarantine or not."""
-    public = row.visibility == "public"
-    return public if reader is None else or_(public, row.owner_id == reader.id)
+    """Return the condition of the same listings, in quarantine or not."""
+    return may_see(row.visibility, row.owner_id, reader)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The conditions of a search, on the listing or on an alias of it."""
+    """The conditions of a search, on the listing or on an alias of it.
+
+    Attributes:
+        private: the private listings that the reader sees; None: they are too many to name.
+    """
 
     session: Session
     search: Search
     reader: Account | None
+    private: Sequence[int] | None = ()
 
     def of(self, row: Row, *, without: Collection[str] = ()) -> list[ColumnElement[bool]]:
         """Return the conditions of a row.
@@ -158,8 +162,15 @@ class Terms:
                 yield from CONDITIONS[name](self, row, str(value))
 
     def of_group(self) -> list[ColumnElement[bool]]:
-        """Return the conditions of the groups whose public listings the search may find."""
-        listed = [SHOWN[0]] if self.search.filters.get("include_yanked") else [*SHOWN]
+        """Return the conditions of the groups that have what the search may find: the public ones and, where
+        the reader sees private listings, those of them, which have strangers' as well."""
+        listed: list[ColumnElement[bool]] = []
+        if not self.search.filters.get("include_yanked"):
+            listed.append(ListingGroup.is_yanked.is_(False))
+        if self.private is not None:
+            own = select(Listing.group_id).where(Listing.id.in_(self.private))
+            is_own = [ListingGroup.id.in_(own)] if self.private else []
+            listed.append(or_(ListingGroup.visibility == "public", *is_own))
         if self.search.hides_unknown:
             listed += (ListingGroup.origin.in_(KNOWN_ORIGINS), ListingGroup.is_copy.is_(False))
         for name, value in self.search.filters.items():

@@ -32,9 +32,10 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.operators import custom_op
 
 from app.accounts.models import Account
+from app.accounts.organisations.roles import list_owner_ids
 from app.evaluations.models import band_of_accuracy
 from app.pagination import SortValue
-from app.tickets.models import ORDERS, Listing, TicketTag, band_of_density
+from app.tickets.models import IS_PRIVATE, ORDERS, Listing, TicketTag, band_of_density
 from app.tickets.search.conditions import (
     COLUMNS,
     GROUPED,
@@ -134,18 +135,18 @@ def newest(task: str | None, limit: int) -> Row:
 
 def make_plan(session: Session, search: Search, reader: Account | None) -> Plan:
     """Choose the way of a search."""
-    if reader is not None and not _has_private(session, reader):
-        reader = None
-    terms = Terms(session, search, reader)
+    private = _find_private(session, reader) if reader is not None else []
+    terms = Terms(session, search, reader if private else None, private if len(private) <= FEW else None)
     for ids in _few(terms):
         if len(ids) <= FEW:
             return Plan(terms, ids=ids)
     return Plan(terms, parts=_bands(search) or _groups(terms))
 
 
-def _has_private(session: Session, reader: Account) -> bool:
-    query = select(Listing.id).where(Listing.owner_id == reader.id, Listing.visibility == "private")
-    return session.scalar(query.limit(1)) is not None
+def _find_private(session: Session, reader: Account) -> Sequence[int]:
+    """Return the private listings that a reader sees, at most FEW + 1, by the index that has no others."""
+    owned = Listing.owner_id.in_(list_owner_ids(session, reader))
+    return session.scalars(select(Listing.id).where(owned, IS_PRIVATE).limit(FEW + 1)).all()
 
 
 def _few(terms: Terms) -> Iterator[Sequence[int]]:
@@ -161,7 +162,7 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
         yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
     if "similar_to" in filters:
         yield find_similar(session, str(filters["similar_to"]), terms.reader)
-    if terms.reader is None and filters.keys() & GROUPED.keys() - {"task"}:
+    if filters.keys() & GROUPED.keys() - {"task"}:
         groups, listings = find_groups(session, terms.of_group(), FEW + 1)
         if listings <= FEW:
             yield _first(session, Listing.group_id.in_(groups)) if groups else []
@@ -207,7 +208,7 @@ def _inside(value: object, least: float, most: float) -> float:
 
 def _groups(terms: Terms) -> Parts | None:
     """Return the groups of a search by equal values, where they are not many."""
-    if terms.reader is not None or not terms.search.filters.keys() & GROUPED.keys() - {"task"}:
+    if not terms.search.filters.keys() & GROUPED.keys() - {"task"}:
         return None
     groups, _ = find_groups(terms.session, terms.of_group(), MOST_GROUPS + 1)
     return Parts("group_id", groups) if len(groups) <= MOST_GROUPS else None
