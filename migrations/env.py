@@ -12,7 +12,7 @@ import app.architectures.service
 import app.changes.service
 import app.evaluations.models
 import app.jobs.models
-import app.tasks.service
+import app.tasks.models
 import app.tickets.files.counting
 import app.tickets.models
 import app.transfers.models

@@ -50,7 +50,8 @@ def feed(request: Request, session: SessionDep, settings: SettingsDep) -> Respon
     return _respond(request, settings.public_url, list_entries(session, None), "Nirvana")
 
 
-@router.get("/feeds/tasks/{task}.atom", operation_id="get_task_feed", response_class=Response, responses={
+@router.get("/feeds/tasks/{task:task}.atom", operation_id="get_task_feed",
+    response_class=Response, responses={
     200: binary(MEDIA_TYPE, "The newest 50."), 304: {"description": "Not modified"}, **problems(422)
 })  # fmt: skip
 def task_feed(request: Request, task: Task, session: SessionDep, settings: SettingsDep) -> Response:
