@@ -329,6 +329,8 @@ def test_a_seal_seals_for_everybody_but_who_made_the_task(each_registry: Registr
     }
     assert origins == {"ada": "brought-in", "bob": "sealed"}
     assert registry.http.get("/api/v1/tickets/bob/first").json()["warnings"] == []
+    feed = registry.http.get("/api/v1/feeds/tasks/ada/flowers.atom")
+    assert (feed.status_code, "bob/first" in feed.text) == (200, True)
 
 
 def test_who_pulls_a_task_searches_on_it_and_cannot_verify_it(
