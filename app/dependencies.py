@@ -323,6 +323,24 @@ TicketReference = Annotated[
         examples=["ada/lenet-300-100-digits-07"],
     ),
 ]
+
+
+class TaskConvertor(StringConvertor):
+    """The part of a path that names a task; routes with more after it come first."""
+
+    regex = r"[^/]+(?:/[^/]+)?"
+
+
+register_url_convertor("task", TaskConvertor())
+TASK = "/tasks/{task:task}"
+TaskName = Annotated[
+    str,
+    Path(
+        max_length=200,
+        description="a task's name, or `owner/name` of one that somebody made here",
+        examples=["digits"],
+    ),
+]
 Name = Annotated[str, Path(max_length=200)]
 RowId = Annotated[int, Path(ge=1, lt=2**31)]
 

@@ -58,6 +58,8 @@ from nirvana.environment import VERSION
 
 PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
 PASSWORDS = (2, 32)  # each takes 19 MiB, and time
+MAKING = (1, 4)  # tasks: each has a process
+TASK_UPLOADS = (8, 2)  # at once, in all and of a person: each has a file on the disk
 API = (
     health.service_router,
     accounts,
@@ -130,6 +132,7 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.checker = Checker(settings.check_processes, limits_of(settings))
     app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
     app.state.passwords = Line(*PASSWORDS)
+    app.state.making, app.state.task_uploads = Line(*MAKING), Places(*TASK_UPLOADS, "uploads of tasks")
 
 
 @asynccontextmanager

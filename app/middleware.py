@@ -20,7 +20,7 @@ from app.telemetry import Metrics
 log = logging.getLogger("nirvana.app")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-UPLOADS = ("/api/v1/tickets", "/api/v1/tickets:lint")
+UPLOADS = ("/api/v1/tickets", "/api/v1/tickets:lint", "/api/v1/tasks")
 CSP = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -130,7 +130,8 @@ def _complete(operation: Json, route: RouteContext) -> None:
 
 def _errors(operation: Json, calls: set[Call], path: str) -> Iterator[int]:
     """Yield the statuses of errors that follow from an operation's body and from what it depends on."""
-    if "{ticket" in path and not operation["operationId"].startswith(READING):
+    is_named = "{ticket" in path or "{task" in path
+    if is_named and not operation["operationId"].startswith(READING):
         yield 405  # `x/yank` where a ticket's name should be is the ticket `yank` of x
     yield 422  # an unknown parameter
     if "requestBody" in operation:

@@ -89,6 +89,15 @@ class Settings(BaseSettings):
     max_export_bytes: int = Field(
         default=10_240 * MIB, ge=0, description="exports kept; those unused for longest go first"
     )
+    max_task_bytes: int = Field(default=256 * MIB, ge=1, description="largest file that a task is made of")
+    max_task_data_bytes: int = Field(
+        default=1024 * MIB, ge=1, description="largest task, its sealed rows included, as it is kept"
+    )
+    max_tasks_per_account: int = Field(default=100, ge=0, description="tasks that an account has at once")
+    task_memory_bytes: int = Field(
+        default=3072 * MIB, ge=256 * MIB, description="most memory that making a task takes"
+    )
+    task_seconds: float = Field(default=120, gt=0, description="longest time that making one takes")
     mirror_of: str = Field(default="", description="registry that this one mirrors; no writes then")
     check_processes: int = Field(
         default=2, ge=0, description="processes that check uploaded tickets; 0: threads of the service"

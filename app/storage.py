@@ -39,7 +39,7 @@ class Storage:
             StorageFailed: the store failed in another way.
         """
         with _errors(key):
-            if durable and self._folder is not None and isinstance(content, bytes):
+            if durable and self._folder is not None:
                 write_durably(self._folder / key, content)
             else:
                 self._store.put(key, content)

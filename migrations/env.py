@@ -15,7 +15,7 @@ import app.changes.service
 import app.devices.service
 import app.evaluations.models
 import app.jobs.models
-import app.tasks.service
+import app.tasks.models
 import app.tickets.files.counting
 import app.tickets.models
 import app.transfers.models

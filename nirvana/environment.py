@@ -3,6 +3,7 @@
     NIRVANA_HOME       folder of everything kept for this user; default ~/.nirvana
     NIRVANA_CACHE      downloaded tickets; default NIRVANA_HOME/cache
     NIRVANA_DATA       folder that holds data sets (NIRVANA_DATA/mnist/train-images-idx3-ubyte.gz ...)
+    NIRVANA_TASKS      a further folder of tasks, looked at before NIRVANA_HOME/tasks
     NIRVANA_THREADS    threads that trainings take, side by side or at one update; default: one for each core
     NIRVANA_OFFLINE    1: no request leaves this process
     NIRVANA_ENDPOINT   the service's address; default http://127.0.0.1:8000
@@ -46,6 +47,12 @@ def cache_folder() -> Path:
 def data_folder() -> Path | None:
     """Return NIRVANA_DATA, or None where it is not set."""
     named = os.environ.get("NIRVANA_DATA")
+    return Path(named).expanduser() if named else None
+
+
+def tasks_folder() -> Path | None:
+    """Return NIRVANA_TASKS, or None where it is not set."""
+    named = os.environ.get("NIRVANA_TASKS")
     return Path(named).expanduser() if named else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from nirvana.errors import StorageFailed, StorageFull
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes | Path, mode: int = 0o644) -> None:
     """Write beside `path`, then rename: nobody ever sees half a file, and a full disk leaves the old one.
 
     Args:
+        data: the bytes, or a file that has them.
         mode: the file's permissions, exactly.
 
     Raises:
@@ -28,7 +30,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise kind(f"{path} cannot be written: {error.strerror}") from error
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | Path) -> None:
     """Write as `write_atomically` does, and wait until a power cut would lose neither the file nor folders
     that were made for it.
 
@@ -49,14 +51,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def _write(path: Path, data: bytes | Path, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            if isinstance(data, Path):
+                with data.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -249,7 +249,7 @@ async def run_job(worker: Worker, job_id: str) -> Json:
     except engine.KeptError as error:
         end = {"state": "failed", "reason": error.message, "reason_code": "failed"}
     finally:
-        await running.sandbox.close()
+        await running.close()
     await _end(worker, job_id, end)
     await asyncio.to_thread(_clean, running)
     log.info("job %s %s %s", job_id, end["state"], end.get("reason", ""))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import shutil
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from app.jobs.models import Job
 from app.jobs.service import Event, append_events
 from app.settings import Settings
 from app.storage import Storage
+from app.tasks.service import fetch_task, get_row
 from nirvana.errors import Cancelled
 from worker import Json, engine
 from worker.engine import Engine
@@ -31,6 +34,7 @@ from worker.sandbox import Limits, RoundFailed, Sandbox
 
 log = logging.getLogger("nirvana.worker")
 
+SEALED_KINDS = ("verify",)  # of jobs: those that judge
 POINTS_KEPT = 500  # of a training curve between two looks at the job
 Files = dict[str, str]
 Finish = Callable[[Path, Json], Json]
@@ -76,7 +80,8 @@ class RunningJob:
     def __init__(self, worker: Worker, job: Job) -> None:
         self.worker, self.id, self.kind, self.account_id = worker, job.id, job.kind, job.account_id
         self.spec: Json = job.spec
-        self.sandbox = Sandbox(_limits(worker.settings, job))
+        self.tasks_folder = worker.folder.path / f"tasks-{uuid.uuid4()}"
+        self.sandbox = Sandbox(_limits(worker.settings, job, self.tasks_folder))
         self.done, self.total = 0, round(job.progress_total)
         self.blobs: list[str] = []
         self.points: list[Event] = []
@@ -107,6 +112,7 @@ class RunningJob:
 
         def fetch(folder: Path) -> None:
             self._fetch(files, folder)
+            self._fetch_tasks()
             if prepare is not None:
                 prepare(folder)
 
@@ -165,6 +171,21 @@ class RunningJob:
     def _fetch(self, files: Files, folder: Path) -> None:
         for name, key in files.items():
             (folder / name).write_bytes(self.worker.storage.get(key))
+
+    def _fetch_tasks(self) -> None:
+        """Put the task that the job is on where its child finds it, if somebody made it here: once a job,
+        the sealed rows for a verification alone."""
+        name = self.spec.get("task", "")
+        if "/" in name and not self.tasks_folder.exists():
+            with self.worker.database.read() as session:
+                row = get_row(session, name)
+            needs_seal = self.kind in SEALED_KINDS
+            fetch_task(self.worker.storage, row, self.tasks_folder, needs_seal=needs_seal)
+
+    async def close(self) -> None:
+        """End the child, and remove what it read."""
+        await self.sandbox.close()
+        await asyncio.to_thread(shutil.rmtree, self.tasks_folder, ignore_errors=True)
 
     def _on_event(self, event: Json) -> None:
         """Take a line of progress: points are all kept, of the rest the latest."""
@@ -256,7 +277,7 @@ def _reason(name: str, attempt: int, error: RoundFailed) -> dict[str, str]:
     return {"reason": f"{name}{tried}: {error.detail}", "code": error.reason_code}
 
 
-def _limits(settings: Settings, job: Job) -> Limits:
+def _limits(settings: Settings, job: Job, tasks_folder: Path) -> Limits:
     """Return what the job may still use: its seconds count from when a worker first began with it."""
     assert job.started_at is not None
     left = job.budget["seconds"] - (utc_now() - job.started_at).total_seconds()
@@ -265,5 +286,6 @@ def _limits(settings: Settings, job: Job) -> Limits:
         time.monotonic() + left,
         settings.job_silence_seconds,
         settings.job_threads,
+        tasks_folder,
         is_patient=job.queue == REVERIFY_QUEUE,
     )

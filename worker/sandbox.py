@@ -49,6 +49,7 @@ class Limits:
         deadline: `time.monotonic()` instant at which the job must have ended.
         silence_seconds: longest time without a line of progress; a child that loops for ever says nothing.
         threads: compute threads of the child.
+        tasks_folder: where the child finds the tasks that people made here.
         is_patient: the child lets every other process go first.
         tick_seconds: how often cancellation and the time limits are looked at.
     """
@@ -57,6 +58,7 @@ class Limits:
     deadline: float
     silence_seconds: float
     threads: int = 1
+    tasks_folder: Path | None = None
     is_patient: bool = False
     tick_seconds: float = 0.3
 
@@ -123,7 +125,7 @@ class Sandbox:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             limit=LINE_BYTES,
-            env=_environment(self.limits.threads),
+            env=_environment(self.limits),
         )
         self._tail.clear()
         self._tailing = asyncio.create_task(self._keep_tail(self._child))
@@ -197,10 +199,11 @@ def _parse(line: bytes) -> Iterator[Json]:
             yield event
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """The child's environment: ours without our secrets, and with its number of compute threads."""
+def _environment(limits: Limits) -> dict[str, str]:
+    """The child's environment: ours without our secrets, with its number of compute threads and its tasks."""
     kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return kept | dict.fromkeys(THREAD_VARIABLES, str(threads))
+    own = {"NIRVANA_TASKS": str(limits.tasks_folder)} if limits.tasks_folder else {}
+    return kept | dict.fromkeys(THREAD_VARIABLES, str(limits.threads)) | own
 
 
 def _last_words(returncode: int | None, tail: str) -> str:

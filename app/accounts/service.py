@@ -160,13 +160,15 @@ def check_storage(settings: Settings, account: Account, size_bytes: int) -> None
     own, stored = account.max_stored_bytes, account.stored_bytes
     most = settings.max_stored_bytes_per_account if own is None else own
     if stored + size_bytes > most:
-        detail = f"Your {account.tickets} tickets have {stored} bytes and this one {size_bytes}"
+        detail = (
+            f"Your {account.tickets} tickets and your tasks have {stored} bytes and this one {size_bytes}"
+        )
         raise QuotaExceeded(f"{detail}, expected at most {most} together.", limit_bytes=most)
 
 
-def charge_storage(session: Session, account_id: int, size_bytes: int) -> None:
-    """Count a listing that an account has published, in its own name or another, and the size of its file."""
-    more = {"tickets": Account.tickets + 1, "stored_bytes": Account.stored_bytes + size_bytes}
+def charge_storage(session: Session, account_id: int, size_bytes: int, *, tickets: int = 1) -> None:
+    """Count listings that an account has published, in its own name or another, and the size of files."""
+    more = {"tickets": Account.tickets + tickets, "stored_bytes": Account.stored_bytes + size_bytes}
     session.execute(update(Account).where(Account.id == account_id).values(more))
 
 

@@ -21,7 +21,8 @@ router = APIRouter(tags=["changes"])
 MEDIA_TYPE = "application/atom+xml"
 ENTRIES = 50
 LOOKED_AT = 10_000  # newest changes: a feed of a task costs no more, however long the log is
-Task = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,100}$")]  # XML has no place for every character
+Task = Annotated[str, Path(pattern=r"^([a-z0-9-]{1,39}/)?[A-Za-z0-9._-]{1,100}$")]
+"""A name that XML has a place for."""
 NAMESPACE = "http://www.w3.org/2005/Atom"
 
 
@@ -50,7 +51,8 @@ def feed(request: Request, session: SessionDep, settings: SettingsDep) -> Respon
     return _respond(request, settings.public_url, list_entries(session, None), "Nirvana")
 
 
-@router.get("/feeds/tasks/{task}.atom", operation_id="get_task_feed", response_class=Response, responses={
+@router.get("/feeds/tasks/{task:task}.atom", operation_id="get_task_feed",
+    response_class=Response, responses={
     200: binary(MEDIA_TYPE, "The newest 50."), 304: {"description": "Not modified"}, **problems(422)
 })  # fmt: skip
 def task_feed(request: Request, task: Task, session: SessionDep, settings: SettingsDep) -> Response:

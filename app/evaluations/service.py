@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from statistics import fmean, stdev
 
 import rfc8785
@@ -24,6 +25,13 @@ from app.pagination import Page, binding, cut_page, read_cursor
 from nirvana.errors import NotFound
 from nirvana.verification.protocol import BASELINES, PROTOCOL, draw_seed
 
+HEADLINE_FIRST = (
+    case((Evaluation.protocol == PROTOCOL, 1), else_=0).desc(),
+    case((Evaluation.verdict == "INVALID", 1), else_=0).desc(),
+    Evaluation.replicates.desc(),
+    Evaluation.id,
+)
+"""The order of an exam's evaluations (`_of_exam`)."""
 POOL_LIFE = timedelta(days=90)  # after which a pool of dense runs begins anew, with another seed
 KEYS_AT_ONCE = 500  # well below the most parameters of a statement of SQLite
 
@@ -175,10 +183,7 @@ def _of_exam(key: str) -> Select[Evaluation]:
     asking again. INVALID goes before them all: the static checks throw no dice, and what they refuse has no
     replicates.
     """
-    is_invalid = case((Evaluation.verdict == "INVALID", 1), else_=0)
-    is_current = case((Evaluation.protocol == PROTOCOL, 1), else_=0)
-    order = (is_current.desc(), is_invalid.desc(), Evaluation.replicates.desc(), Evaluation.id)
-    return select(Evaluation).where(Evaluation.exam_key == key).order_by(*order)
+    return select(Evaluation).where(Evaluation.exam_key == key).order_by(*HEADLINE_FIRST)
 
 
 def _headline(row: Evaluation) -> Json:
@@ -217,6 +222,38 @@ def list_stale_exams(session: Session, task: str | None = None) -> list[str]:
 def headline(session: Session, exam: str) -> Evaluation | None:
     """Return the evaluation whose verdict the listings of an exam show."""
     return session.scalars(_of_exam(exam).limit(1)).one_or_none()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A headline evaluation without what is wide of it. Its members are those of the protocol that it was
+    made with, so each may be empty.
+
+    Attributes:
+        arms: accuracies of each arm's replicates. engines: that trained each arm.
+        cost: of the whole verification.
+    """
+
+    id: int
+    verdict: str
+    sealed_rows: int
+    arms: Mapping[str, Sequence[float]]
+    engines: Mapping[str, str]
+    cost: Json
+    created_at: datetime
+
+
+def headlines(session: Session, exams: Iterable[str]) -> dict[str, Measured]:
+    """Return what was measured in the headline evaluations of some exams, by exam."""
+    wanted, body = sorted(set(exams)), Evaluation.body
+    parts = [body[name] for name in ("sealed_rows", "arms", "engines", "cost")]
+    about = (Evaluation.exam_key, Evaluation.id, Evaluation.verdict, Evaluation.created_at)
+    query = select(*about, *parts).where(Evaluation.exam_key.in_(wanted)).order_by(*HEADLINE_FIRST)
+    measured: dict[str, Measured] = {}
+    for exam, number, verdict, at, sealed, arms, engines, cost in session.execute(query) if wanted else ():
+        one = Measured(number, verdict, sealed or 0, arms or {}, engines or {}, cost or {}, at)
+        measured.setdefault(str(exam), one)
+    return measured
 
 
 def count_exams(session: Session, digest: str) -> Counter[str]:

@@ -99,8 +99,8 @@ class Limiter:
 class Places:
     """Places that are held for long, such as streams; in this process alone."""
 
-    def __init__(self, most: int, most_each: int) -> None:
-        self.most, self.most_each = most, most_each
+    def __init__(self, most: int, most_each: int, what: str = "streams") -> None:
+        self.most, self.most_each, self.what = most, most_each, what
         self._held: Counter[str] = Counter()
 
     @contextmanager
@@ -112,7 +112,7 @@ class Places:
         """
         held = self._held[payer.key]
         if held >= self.most_each:
-            detail = f"You hold {held} streams, expected fewer than {self.most_each}; end one."
+            detail = f"You hold {held} {self.what}, expected fewer than {self.most_each}; end one."
             raise RateLimited(detail, retry_after_seconds=BUSY_SECONDS)
         if self._held.total() >= self.most:
             raise Unavailable("Every place is taken; try again.", retry_after_seconds=BUSY_SECONDS)

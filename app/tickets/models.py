@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
@@ -21,12 +22,24 @@ IS_PRIVATE = text("visibility = 'private'")
 INITIAL_KINDS = ("seeded", "stored")
 ORIGINS = ("attested", "sealed", "brought-in")
 THINNEST_BAND = 60
+CLASSES_OF_TWO = 8  # of kept weights: each class has 9 % more than the one before
+ON_BOARD = "visibility = 'public' AND yanked_at IS NULL AND NOT is_copy AND accuracy IS NOT NULL"
+"""SQL: the listings of an index of their own, which the frontier asks in these very words."""
 YANK_REASONS = ("broken", "duplicate", "license", "privacy", "superseded", "withdrawn", "other")
 
 
 def band_of_density(density: float) -> int:
     """Return the coarse band of a density: each is thinner than the one before by the square root of 2."""
     return min(THINNEST_BAND, math.floor(-2 * math.log2(density))) if density > 0 else THINNEST_BAND
+
+
+def class_of_kept(kept: int) -> int:
+    """Return the class of a number of kept weights, 0 for 1 and `CLASSES_OF_TWO` more for twice as many."""
+    return math.floor(CLASSES_OF_TWO * math.log2(max(1, kept)))
+
+
+def _own_class(context: Any) -> int:
+    return class_of_kept(context.get_current_parameters()["kept"])
 
 
 class Blob(Base):
@@ -58,6 +71,16 @@ class Listing(Base):
         *(Index(f"ix_ticket_group_id_{name}_id", "group_id", name, "id") for name in ORDERS),
         Index("ix_ticket_task_accuracy_band_kept_id", "task", "accuracy_band", "kept", "id"),
         Index("ix_ticket_task_density_band_sort_accuracy_id", "task", "density_band", "sort_accuracy", "id"),
+        Index(
+            "ix_ticket_board",
+            "task",
+            "kept_class",
+            "origin",
+            "sort_accuracy",
+            "id",
+            sqlite_where=text(ON_BOARD),
+            postgresql_where=text(ON_BOARD),
+        ),
         Index("ix_ticket_owner_id_created_at_id", "owner_id", "created_at", "id"),
         Index("ix_ticket_fingerprint_id", "fingerprint", "id"),
         Index("ix_ticket_private", "owner_id", sqlite_where=IS_PRIVATE, postgresql_where=IS_PRIVATE),
@@ -110,6 +133,10 @@ class Listing(Base):
     where each weight stands. The examples of a batch come on top."""
     density_band: Mapped[int]
     """`band_of_density`: coarse, so that a range of densities is a few bands of an index."""
+    kept_class: Mapped[int] = mapped_column(
+        default=_own_class, server_default="0", deferred=True, deferred_raiseload=True
+    )
+    """`class_of_kept`; read from its index alone, for it lies behind the wide columns."""
     layers: Mapped[list[Json]] = mapped_column(deferred=True, deferred_raiseload=True)
     manifest: Mapped[Json] = mapped_column(deferred=True, deferred_raiseload=True)
     warnings: Mapped[list[str]]

@@ -19,7 +19,7 @@ from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
 from app.db import Json, insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
-from app.evaluations.origins import find_origin
+from app.evaluations.origins import find_origin, knows_task
 from app.evaluations.service import exam_key, refresh_listings
 from app.storage import Storage, ticket_key
 from app.tickets.files.checking import CheckedTicket, check_file
@@ -155,7 +155,8 @@ def _columns(session: Session, checked: CheckedTicket, owner: Account, visibilit
     return fields | {
         "owner_id": owner.id,
         "exam_key": exam_key(fields["manifest"], fields["digest"], checked.file_digest),
-        "origin": find_origin(session, fields["digest"], fields["task"]),
+        "origin": find_origin(session, fields["digest"], fields["task"], owner.id),
+        "warnings": [*fields["warnings"], *_task_warnings(session, fields["task"])],
         "blob_id": _keep_blob(session, checked),
         "architecture_id": keep_architecture(session, graph, network, family, is_public=is_public),
         "architecture_name": network,
@@ -170,6 +171,12 @@ def _columns(session: Session, checked: CheckedTicket, owner: Account, visibilit
         "version": 1,
         "created_at": utc_now(),
     }
+
+
+def _task_warnings(session: Session, task: str) -> list[str]:
+    if knows_task(session, task):
+        return []
+    return [f"the task {task!r} is not known here, so nobody can verify it here"]
 
 
 def _keep_about(session: Session, row: Listing, checked: CheckedTicket) -> None:

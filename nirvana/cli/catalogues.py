@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,11 +68,12 @@ def show(name: TaskName, json: Json = False, quiet: Quiet = False) -> None:
 
 @tasks_app.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="Table (.csv, .tsv, .parquet) or arrays (.npz).")],
+    path: Annotated[Path, typer.Argument(help="Table (.csv, .tsv, .parquet), arrays (.npz), images (.zip).")],
     name: Annotated[str, typer.Option(help="Name of the new task.")],
     label: Annotated[str | None, typer.Option(help="Column or array of labels; default: last, or y.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     kind: Annotated[str | None, typer.Option(help="Content of an .npz: images, signals or table.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width of a .zip's images.")] = None,
     margin: Annotated[float | None, typer.Option(help="Margin of accuracy; default: by rule.")] = None,
     test_share: Annotated[float, typer.Option(help="Share of examples in the test set.")] = 0.2,
     validation_share: Annotated[float, typer.Option(help="Share of examples in the validation set.")] = 0.2,
@@ -95,6 +97,7 @@ def add(
         label=label,
         drop=drop or [],
         kind=kind,
+        image_size=image_size,
         margin=margin,
         test_share=test_share,
         validation_share=validation_share,
@@ -106,6 +109,175 @@ def add(
         say=output.say,
     )
     _show(task, output)
+
+
+@tasks_app.command()
+def push(
+    name: Annotated[str, typer.Argument(help="Its name at the service, under your account.")],
+    file: Annotated[
+        Path | None, typer.Option(help="Table, arrays or zip of images; default: your own task NAME.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title, a few words.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence of the data, such as CC-BY-4.0.")] = None,
+    description: Annotated[str | None, typer.Option(help="Description, some sentences.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column or array of labels of the file.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Content of an .npz: images, signals or table.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width of a .zip's images.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Margin of accuracy; default: by rule.")] = None,
+    test_share: Annotated[float | None, typer.Option(help="Share in the test set.")] = None,
+    validation_share: Annotated[float | None, typer.Option(help="Share in the validation set.")] = None,
+    sealed_share: Annotated[
+        float | None, typer.Option(help="Share that verifications alone read; default: a fifth.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a task at the service, OWNER/NAME, of a file or of a task of your own; a fifth is sealed."""
+    from nirvana.client.rest import Client
+    from nirvana.client.tasks import push_task
+
+    output = Output(json, quiet)
+    with Client() as client:
+        made = push_task(
+            client,
+            name,
+            file,
+            title=title or (name if file else None),
+            license=license,
+            description=description,
+            label=label,
+            drop=drop,
+            kind=kind,
+            image_size=image_size,
+            margin=margin,
+            test_share=test_share,
+            validation_share=validation_share,
+            sealed_share=sealed_share,
+            seed=seed,
+        )
+    for warning in made["warnings"]:
+        output.say(warning)
+    seal = f"{made['seal']['rows']:,} rows sealed" if made["seal"] else "nothing sealed"
+    output.data(made, lambda: output.say(f"{made['name']}: {made['sizes']['train']:,} train, {seal}"))
+
+
+@tasks_app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Task of the service.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep a task of the service here, all but its sealed rows, to find tickets for it."""
+    from nirvana.client.rest import Client
+    from nirvana.client.tasks import pull_task
+
+    with Client() as client:
+        task = pull_task(client, name)
+    _show(task, Output(json, quiet))
+
+
+@tasks_app.command()
+def board(
+    name: TaskName,
+    limit: Annotated[int, typer.Option(min=1, help="Most tickets to list.")] = 25,
+    brought_in: Annotated[
+        bool, typer.Option("--brought-in", help="Those whose masks were brought in, and copies, too.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the service's tickets for a task by measured accuracy, with 95 % intervals."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        items = list(client.leaderboard(name, brought_in=brought_in, limit=limit))
+    columns = ("ticket", "kept", "accuracy", "95 %", "n", "verdict", "origin", "engine", "seconds")
+    rows = [
+        (
+            f"{one['owner']}/{one['name']}",
+            f"{one['kept']:,}",
+            percent(one["accuracy"]),
+            _interval(one["interval"]),
+            one["replicates"] or "",
+            one["verdict"] or "not verified",
+            one["origin"],
+            one["engine"] or "",
+            f"{one['cost']['seconds']:.1f}" if one["cost"] and one["cost"]["seconds"] is not None else "",
+        )
+        for one in items
+    ]
+    output = Output(json, quiet)
+    output.data({"items": items}, lambda: output.table(columns, rows))
+
+
+@tasks_app.command()
+def frontier(
+    name: TaskName,
+    brought_in: Annotated[
+        bool, typer.Option("--brought-in", help="Those whose masks were brought in, too.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the service's tickets for a task that no smaller one beats, beside dense and controls."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        shown = client.frontier(name, brought_in=brought_in)
+    columns = ("ticket", "kept", "accuracy", "95 %", "dense", "reinit", "random")
+    rows = [
+        (
+            f"{one['owner']}/{one['name']}",
+            f"{one['kept']:,}",
+            _mean(one["accuracy"]),
+            _interval(one["accuracy"] and (one["accuracy"]["low"], one["accuracy"]["high"])),
+            _mean(one["dense"]),
+            *(_mean(one["controls"].get(arm)) for arm in ("reinit", "random")),
+        )
+        for one in shown["items"]
+    ]
+    output = Output(json, quiet)
+    output.data(shown, lambda: output.table(columns, rows))
+
+
+@tasks_app.command()
+def croissant(name: TaskName, quiet: Quiet = False) -> None:
+    """Print the service's Croissant metadata of a task (JSON-LD)."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        document = client.croissant(name)
+    Output(True, quiet).data(document, lambda: None)
+
+
+@tasks_app.command()
+def yank(
+    name: TaskName,
+    reason: Annotated[str, typer.Option(help="broken, duplicate, license, privacy, superseded ...")],
+    detail: Annotated[str | None, typer.Option(help="More about it.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hide a task of yours at the service; its tickets and its data stay."""
+    from nirvana.client.rest import Client
+
+    with Client() as client:
+        shown = client.yank_task(name, reason, detail)
+    output = Output(json, quiet)
+    output.data(shown, lambda: output.say(f"yanked {name}"))
+
+
+def _mean(one: dict[str, Any] | None) -> str:
+    return percent(one["mean"]) if one else ""
+
+
+def _interval(ends: Sequence[float | None] | None) -> str:
+    """Format an interval of accuracies; of one replicate there is none."""
+    if not ends or ends[0] is None or ends[1] is None:
+        return ""
+    return f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f} %"
 
 
 @tasks_app.command("rm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Unpack
 from urllib.parse import quote, urlencode
 
@@ -29,6 +30,7 @@ _RESUMES = 20
 _FRESH_TRIES = 2  # of a download of which nothing has come yet
 _STREAM_PAUSE_SECONDS = 0.2
 _RETAGS = 5
+_MAKING_SECONDS = 600.0  # of an upload that is read whole before it is answered
 
 
 class Client:
@@ -332,11 +334,57 @@ class Client:
 
     # tasks and architectures
 
-    def tasks(self) -> Iterator[Json]:
-        return self._pages("/tasks", {})
+    def tasks(self, owner: str | None = None) -> Iterator[Json]:
+        return self._pages("/tasks", {} if owner is None else {"owner": owner})
 
     def task(self, name: str) -> Json:
-        return self._get(f"/tasks/{quote(name)}")
+        return self._get(task_path(name))
+
+    def create_task(self, file: Path, fields: Mapping[str, object]) -> Json:
+        """Make a task of a table, arrays or a zip file of images.
+
+        Args:
+            fields: of the form; None is left out, and a list is a field that is repeated.
+        """
+        form = {
+            name: [str(one) for one in value] if isinstance(value, list) else str(value)
+            for name, value in fields.items()
+            if value is not None
+        }
+        if not file.is_file():
+            raise NotFound(f"no such file: {file}")
+        with file.open("rb") as stream:
+            files = {"file": (file.name, stream, "application/octet-stream")}
+            return self._post("/tasks", files=files, data=form, timeout=_MAKING_SECONDS)
+
+    def download_task(self, name: str) -> bytes:
+        """Return the .npz of a task's public examples; a connection that breaks is resumed where it broke."""
+        content = self._resumed(f"{task_path(name)}/data", None, None)
+        assert content is not None  # nobody asked whether it is still the same
+        return content
+
+    def leaderboard(self, name: str, *, brought_in: bool = False, limit: int | None = None) -> Iterator[Json]:
+        """Yield the tickets of a task by measured accuracy, with intervals."""
+        return self._pages(f"{task_path(name)}/leaderboard", _flag(brought_in), limit)
+
+    def frontier(self, name: str, *, brought_in: bool = False) -> Json:
+        """Return the frontier of accuracy against kept weights."""
+        return self._get(f"{task_path(name)}/frontier", params=_flag(brought_in))
+
+    def croissant(self, name: str) -> Json:
+        """Return a task's Croissant metadata."""
+        return self._get(f"{task_path(name)}/croissant")
+
+    def yank_task(self, name: str, reason: str, detail: str | None = None) -> Json:
+        fields = {"reason": reason} | ({"detail": detail} if detail else {})
+        return self._post(f"{task_path(name)}/yank", json=fields)
+
+    def unyank_task(self, name: str) -> Json:
+        return self._post(f"{task_path(name)}/unyank")
+
+    def delete_task(self, name: str) -> None:
+        """Take the data of a task of yours away, as long as nothing depends on it."""
+        self._transport.request("DELETE", task_path(name))
 
     def architectures(self) -> Iterator[Json]:
         return self._pages("/architectures", {})
@@ -422,3 +470,12 @@ def _event_of(sent: ServerSentEvent) -> Json:
         return {"id": sent.id, "event": sent.event, "data": json.loads(sent.data)}
     except ValueError as error:
         raise NetworkError(f"event {sent.id!r}: expected JSON, found {sent.data[:100]!r}") from error
+
+
+def task_path(name: str) -> str:
+    """Return the path of a task, `name` or `owner/name`."""
+    return f"/tasks/{quote(name, safe='/')}"
+
+
+def _flag(brought_in: bool) -> dict[str, str | int]:
+    return {"brought_in": "true"} if brought_in else {}

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypedDict, Unpack
+from typing import IO, TypedDict, Unpack
 
 import httpx
 
@@ -68,8 +68,9 @@ class Arguments(TypedDict, total=False):
     params: Mapping[str, str | int]
     json: object
     content: bytes
-    data: Mapping[str, str]
-    files: Mapping[str, tuple[str, bytes, str]]
+    data: Mapping[str, str | list[str]]
+    files: Mapping[str, tuple[str, bytes | IO[bytes], str]]
+    timeout: float
     headers: Mapping[str, str]
 
 

@@ -9,7 +9,7 @@ from nirvana.errors import Invalid, NotFound
 from nirvana.tasks.arrays import load_arrays, load_byte_arrays, load_raw_split, load_sealed_rows
 from nirvana.tasks.catalogue import TASKS
 from nirvana.tasks.files import Progress
-from nirvana.tasks.own import add, own_names, read_task, remove
+from nirvana.tasks.own import SHARED_NAME, add, own_names, read_task, remove
 from nirvana.tasks.task import PARTS, Array, Task
 from nirvana.training.spec import ByteData, SealedRows, TaskData
 
@@ -51,7 +51,9 @@ def get(name: str) -> Task:
         return TASKS[name]
     if name in own_names():
         return read_task(name)
-    raise NotFound(f"task {name!r} is unknown, expected one of {', '.join(names())}", known=names())
+    hint = f"; `nirvana tasks pull {name}` gets it from a registry" if SHARED_NAME.fullmatch(name) else ""
+    known = ", ".join(names())
+    raise NotFound(f"task {name!r} is unknown, expected one of {known}{hint}", known=names())
 
 
 def load(task: Task | str, progress: Progress | None = None) -> TaskData:

@@ -28,7 +28,7 @@ Bytes = NDArray[np.uint8]
 
 _UNSIGNED_BYTES = 0x08
 _CACHE_TASKS = 2
-_cache: dict[tuple[str, str | None, Path | None, Path], TaskData] = {}
+_cache: dict[tuple[str | Path | None, ...], TaskData] = {}
 
 
 def load_arrays(task: Task, progress: Progress | None = None) -> TaskData:
@@ -38,7 +38,8 @@ def load_arrays(task: Task, progress: Progress | None = None) -> TaskData:
         DataMissing: a file is nowhere on this machine and cannot be downloaded.
         DataDamaged: a file is not the published one.
     """
-    key = (task.name, task.data_sha256, environment.data_folder(), environment.home())
+    folders = (environment.data_folder(), environment.tasks_folder(), environment.home())
+    key = (task.name, task.data_sha256, *folders)
     if key not in _cache:
         while len(_cache) >= _CACHE_TASKS:
             _cache.pop(next(iter(_cache)))

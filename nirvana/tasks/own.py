@@ -1,4 +1,4 @@
-"""Tasks of your own: made of a table or arrays, and kept on this machine.
+"""Tasks of your own: made of a table, arrays or images, and kept on this machine.
 
     NIRVANA_HOME/tasks/<name>/task.json    the task, canonical JSON, with the sha256 of its data
     NIRVANA_HOME/tasks/<name>/data.npz     x as it was read, y (class indices), part (0 train, 1 validation,
@@ -6,6 +6,9 @@
                                            arrays
     NIRVANA_HOME/tasks/<name>/sealed.npz   x and y of the rows that only a verification reads, where the task
                                            has a seal; for its owner's eyes
+
+A task of a registry, `owner/name`, lies in the folder `owner@name` once it was pulled. NIRVANA_TASKS names a
+further folder of such folders, which is looked at first.
 
 A task is written to a temporary folder that is renamed, so that it is there whole or not at all.
 """
@@ -21,6 +24,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,7 @@ from nirvana.files import write_atomically
 from nirvana.tasks.catalogue import TASKS
 from nirvana.tasks.examples import Examples, refuse
 from nirvana.tasks.files import file_checksum
+from nirvana.tasks.images import read_images
 from nirvana.tasks.making import SEALED, NewTask, OnWarning, Shares, make_task
 from nirvana.tasks.npz import KINDS, read_npz
 from nirvana.tasks.tables import read_csv, read_parquet
@@ -39,7 +44,26 @@ from nirvana.tasks.task import PARTS, Array, Seal, Task, task_from_json, task_to
 
 FORMAT = "nirvana.task/1"
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,58}[a-z0-9])?")
-SUFFIXES = (".npz", ".csv", ".tsv", ".parquet")
+SHARED_NAME = re.compile(rf"[a-z0-9-]{{1,39}}/{NAME.pattern}")  # of a registry's task: owner/name
+SUFFIXES = (".npz", ".csv", ".tsv", ".parquet", ".zip")
+FILES = ("task.json", "data.npz", "sealed.npz")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file becomes examples.
+
+    Attributes:
+        label: the labels' column (default: the last) or array (default: y or labels).
+        drop: columns to leave out.
+        kind: "images", "signals" or "table": what an .npz holds; None: by name, type and shape.
+        image_size: height and width that images of a .zip are resampled to; None: they are of one size.
+    """
+
+    label: str | None = None
+    drop: Sequence[str] = ()
+    kind: str | None = None
+    image_size: int | None = None
 
 
 def _ignore(warning: str) -> None:
@@ -53,6 +77,7 @@ def add(
     label: str | None = None,
     drop: Sequence[str] = (),
     kind: str | None = None,
+    image_size: int | None = None,
     margin: float | None = None,
     test_share: float = 0.2,
     validation_share: float = 0.2,
@@ -66,10 +91,9 @@ def add(
     """Make a task of a file and keep it in NIRVANA_HOME/tasks/<name>/.
 
     Args:
-        path: an .npz of arrays, or a .csv, .tsv or .parquet table of numbers with a column of labels.
-        label: the labels' column (default: the last) or array (default: y or labels).
-        drop: columns to leave out.
-        kind: "images", "signals" or "table": what an .npz holds; None: by name, type and shape.
+        path: an .npz of arrays, a .csv, .tsv or .parquet table of numbers with a column of labels, or a .zip
+            of images in a folder for each class.
+        label, drop, kind, image_size: as `Reading` has them.
         margin: of accuracy, a fraction; None: by the size of the test set.
         test_share, validation_share: of all examples; drawn within each class, unless the file has a split.
         sealed_share: of all examples, likewise: test rows that only verifications read, so that no mask can
@@ -91,7 +115,7 @@ def add(
         raise Conflict(f"there is a task {name!r} of your own already; replace it with --replace")
     shares = Shares(test_share, validation_share, seed, sealed_share)
     try:
-        examples = _read_examples(path, label, drop, kind)
+        examples = read_examples(path, Reading(label, drop, kind, image_size))
         source = f"{path.name}, {file_checksum(path, 'sha256')}"
         new = NewTask(name, title or name, license, source, margin, shares)
         task, arrays = make_task(examples, new, say)
@@ -100,7 +124,14 @@ def add(
     return write_task(task, arrays, replace=replace)
 
 
-def _read_examples(path: Path, label: str | None, drop: Sequence[str], kind: str | None) -> Examples:
+def read_examples(path: Path, reading: Reading) -> Examples:
+    """Read the examples of a file, by its suffix.
+
+    Raises:
+        Invalid: it cannot be read as such a file; each problem with its column, array or row.
+        NotFound: there is no such file. Unavailable: it needs a package that is not installed.
+    """
+    label, drop, kind = reading.label, reading.drop, reading.kind
     if not path.exists():
         raise NotFound(f"no such file: {path}")
     suffix = path.suffix.lower()
@@ -111,11 +142,14 @@ def _read_examples(path: Path, label: str | None, drop: Sequence[str], kind: str
         raise refuse("", "empty", "found an empty file")
     if kind is not None and kind not in KINDS:
         raise refuse("/kind", "kind", f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    if suffix != ".npz":
+    if suffix not in (".npz", ".zip"):
         return (read_parquet if suffix == ".parquet" else read_csv)(path, label, drop)
     if drop:
-        detail = f"columns to drop ({', '.join(drop)}) are a table's, found an .npz file"
+        found = "an .npz file" if suffix == ".npz" else "a .zip file"
+        detail = f"columns to drop ({', '.join(drop)}) are a table's, found {found}"
         raise refuse("/drop", "drop", detail)
+    if suffix == ".zip":
+        return read_images(path, reading.image_size)
     return read_npz(path, label, kind)
 
 
@@ -127,9 +161,9 @@ def remove(name: str) -> None:
     """
     if name in TASKS and name not in own_names():
         raise Conflict(f"{name!r} is a task that Nirvana comes with, expected one of your own")
-    if not NAME.fullmatch(name) or not (tasks_folder() / name).is_dir():
+    if not is_own_name(name) or not (tasks_folder() / _folder_name(name)).is_dir():
         raise NotFound(f"there is no task {name[:100]!r} of your own in {tasks_folder()}")
-    _discard(tasks_folder() / name)
+    _discard(tasks_folder() / _folder_name(name))
 
 
 def tasks_folder() -> Path:
@@ -150,10 +184,31 @@ def check_name(name: str) -> None:
         )
 
 
+def is_own_name(name: str) -> bool:
+    """Tell whether a task that is kept here may have this name: a plain one, or a registry's `owner/name`."""
+    return bool(NAME.fullmatch(name) or SHARED_NAME.fullmatch(name))
+
+
 def own_names() -> list[str]:
     """List the names of the tasks that are kept here, sorted."""
-    paths = tasks_folder().glob("*/task.json")
-    return sorted(path.parent.name for path in paths if NAME.fullmatch(path.parent.name))
+    paths = [path for folder in _folders() for path in folder.glob("*/task.json")]
+    names = {path.parent.name.replace("@", "/", 1) for path in paths}
+    return sorted(name for name in names if is_own_name(name))
+
+
+def _folders() -> list[Path]:
+    further = environment.tasks_folder()
+    return [further, tasks_folder()] if further else [tasks_folder()]
+
+
+def _folder_name(name: str) -> str:
+    return name.replace("/", "@")
+
+
+def _find_folder(name: str) -> Path:
+    """Return the folder of a task that is kept here; where there is none, the one that it would have."""
+    folders = [folder / _folder_name(name) for folder in _folders()]
+    return next((folder for folder in folders if (folder / "task.json").is_file()), folders[-1])
 
 
 def read_task(name: str) -> Task:
@@ -163,8 +218,8 @@ def read_task(name: str) -> Task:
         NotFound: there is none of that name.
         DataDamaged: its task.json is not one.
     """
-    path = tasks_folder() / name / "task.json"
-    if not NAME.fullmatch(name) or not path.is_file():
+    path = _find_folder(name) / "task.json"
+    if not is_own_name(name) or not path.is_file():
         raise NotFound(f"there is no task {name[:100]!r} in {tasks_folder()}")
     try:
         fields = json.loads(path.read_bytes())
@@ -177,8 +232,13 @@ def read_task(name: str) -> Task:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataDamaged(
             f"{path}: found another document ({error!r}), expected one that `nirvana tasks add` wrote; "
-            f"add the task again with --replace"
+            f"{_again(name)}"
         ) from error
+
+
+def _again(name: str) -> str:
+    """Say how the files of a task come back."""
+    return f"`nirvana tasks pull {name}`" if "/" in name else "add the task again with --replace"
 
 
 def write_task(task: Task, arrays: Mapping[str, Array], *, replace: bool = False) -> Task:
@@ -187,31 +247,64 @@ def write_task(task: Task, arrays: Mapping[str, Array], *, replace: bool = False
     Raises:
         Conflict: there is one of its name, and `replace` does not ask for it to go.
     """
-    target = tasks_folder() / task.name
+    target = tasks_folder() / _folder_name(task.name)
     if target.exists() and not replace:
         raise Conflict(
             f"there is a task {task.name!r} of your own already ({target}); replace it with --replace"
         )
-    is_sealed = arrays["part"] == SEALED
-    with _temporary(task.name) as folder:
-        if is_sealed.any():
-            _write_npz(folder / "sealed.npz", {name: arrays[name][is_sealed] for name in ("x", "y")})
-            (folder / "sealed.npz").chmod(0o600)
-            sealed_sha256 = file_checksum(folder / "sealed.npz", "sha256").removeprefix("sha256:")
-            task = dataclasses.replace(task, seal=Seal(int(is_sealed.sum()), sealed_sha256))
-            arrays = {name: array[~is_sealed] for name, array in arrays.items()}
-        _write_npz(folder / "data.npz", arrays)
-        digest = file_checksum(folder / "data.npz", "sha256").removeprefix("sha256:")
-        task = dataclasses.replace(task, data_sha256=digest)
-        fields = {"format": FORMAT} | task_to_json(task)
-        write_atomically(folder / "task.json", rfc8785.dumps(fields))
-        if target.exists():
-            _discard(target)
-        try:
-            os.rename(folder, target)
-        except OSError as error:
-            raise Conflict(f"{target} was written by somebody else at the same time: {error}") from error
+    with _temporary(target.name) as folder:
+        task = write_files(folder, task, arrays)
+        _put_in_place(folder, target)
     return task
+
+
+def write_files(folder: Path, task: Task, arrays: Mapping[str, Array]) -> Task:
+    """Write the files of a task into a folder, sealed rows apart; return it with the digests of its data."""
+    is_sealed = arrays["part"] == SEALED
+    if is_sealed.any():
+        _write_npz(folder / "sealed.npz", {name: arrays[name][is_sealed] for name in ("x", "y")})
+        (folder / "sealed.npz").chmod(0o600)
+        sealed_sha256 = file_checksum(folder / "sealed.npz", "sha256").removeprefix("sha256:")
+        task = dataclasses.replace(task, seal=Seal(int(is_sealed.sum()), sealed_sha256))
+        arrays = {name: array[~is_sealed] for name, array in arrays.items()}
+    _write_npz(folder / "data.npz", arrays)
+    digest = file_checksum(folder / "data.npz", "sha256").removeprefix("sha256:")
+    task = dataclasses.replace(task, data_sha256=digest)
+    write_description(folder, task)
+    return task
+
+
+def write_description(folder: Path, task: Task) -> None:
+    """Write the task.json of a task into a folder."""
+    write_atomically(folder / "task.json", rfc8785.dumps({"format": FORMAT} | task_to_json(task)))
+
+
+def keep(task: Task, data: Path) -> None:
+    """Keep a registry's task here, in the place of an older copy.
+
+    Args:
+        data: its data.npz, which is moved.
+
+    Raises:
+        DataDamaged: the file is not the task's.
+    """
+    checksum, expected = file_checksum(data, "sha256"), f"sha256:{task.data_sha256}"
+    if checksum != expected:
+        raise DataDamaged(f"the data of task {task.name!r}: found {checksum}, expected {expected}")
+    target = tasks_folder() / _folder_name(task.name)
+    with _temporary(target.name) as folder:
+        shutil.move(data, folder / "data.npz")
+        write_description(folder, task)
+        _put_in_place(folder, target)
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    if target.exists():
+        _discard(target)
+    try:
+        os.rename(folder, target)
+    except OSError as error:
+        raise Conflict(f"{target} was written by somebody else at the same time: {error}") from error
 
 
 def read_own(task: Task) -> tuple[Array, ...]:
@@ -221,9 +314,9 @@ def read_own(task: Task) -> tuple[Array, ...]:
         DataMissing: its data are gone.
         DataDamaged: they are not those that were added; with both digests.
     """
-    path = tasks_folder() / task.name / "data.npz"
+    path = _find_folder(task.name) / "data.npz"
     if not path.is_file():
-        raise DataMissing(f"task {task.name!r}: {path} is gone; add the task again with --replace")
+        raise DataMissing(f"task {task.name!r}: {path} is gone; {_again(task.name)}")
     x, y, part = _read_npz(path, task, task.data_sha256, ("x", "y", "part"))
     return tuple(array[part == place] for place in range(len(PARTS)) for array in (x, y))
 
@@ -235,13 +328,14 @@ def read_own_seal(task: Task) -> tuple[Array, Array]:
         DataMissing: they are not here, as on every machine but the one where the task was sealed.
         DataDamaged: they are not those that were sealed; with both digests.
     """
-    path = tasks_folder() / task.name / "sealed.npz"
+    path = _find_folder(task.name) / "sealed.npz"
     assert task.seal is not None
     if not path.is_file():
         raise DataMissing(
             f"task {task.name!r} is judged on {task.seal.rows:,} sealed rows, and {path} is not there: only "
             f"a registry that holds them (sha256 {task.seal.sha256[:12]}...) can verify its tickets; if that "
-            f"is this one, put the file back from a backup, or add the task again with --replace"
+            f"is this one, put the file back from a backup"
+            + ("" if "/" in task.name else ", or add the task again with --replace")
         )
     x, y = _read_npz(path, task, task.seal.sha256, ("x", "y"))
     return x, y
@@ -253,7 +347,7 @@ def _read_npz(path: Path, task: Task, sha256: str | None, names: Sequence[str]) 
     if checksum != expected:
         raise DataDamaged(
             f"{path}: found {checksum}, expected {expected}: the data of task {task.name!r} have changed; "
-            f"add the task again with --replace"
+            f"{_again(task.name)}"
         )
     with np.load(path, allow_pickle=False) as arrays:
         read = tuple(arrays[name] for name in names)

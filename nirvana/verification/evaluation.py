@@ -156,6 +156,7 @@ def _replicates(arms: Mapping[str, ArmResult]) -> dict[str, Any]:
         "early_stop": {name: arm.early_stop_steps for name, arm in arms.items()},
         "failed": {name: arm.failed for name, arm in arms.items()},
         "cached": {name: sum(arm.cached) for name, arm in arms.items()},
+        "engines": {name: arm.engine for name, arm in arms.items()},
     }
 
 

@@ -23,7 +23,7 @@ from nirvana.verification.arms import ArmConfig, arm_masks
 from nirvana.verification.batches import Batch, Replicate, plan_batches, run_batch
 from nirvana.verification.gate import check_fit
 from nirvana.verification.protocol import ARMS
-from nirvana.verification.runs import ArmResult, RunCache
+from nirvana.verification.runs import ArmResult, RunCache, join_engines
 
 Work = Callable[[threading.Event], None]
 
@@ -174,6 +174,7 @@ def _collect(config: ArmConfig, seeds: range, working: _Working) -> ArmResult:
         data=config.data_sha256,
         repeated=sum(one.repeats is True for one in replicates),
         differing=sum(one.repeats is False for one in replicates),
+        engine=join_engines(run.engine for run in runs),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +107,11 @@ class RunCache:
         return self.folder / key[:2] / f"{key}.json"
 
 
+def join_engines(names: Iterable[str]) -> str:
+    """Return the engines of some runs as one text."""
+    return "+".join(sorted(set(names) - {""}))
+
+
 Cache = RunCache | Literal["home"] | None
 
 
@@ -171,6 +176,7 @@ class ArmResult:
         data: hex sha256 of the arrays that were trained and tested on; empty in results of protocol 1.
         repeated: replicates that had been trained before, here, and gave the same numbers again; `differing`:
             and gave others. Only the ticket arm trains again what the cache has.
+        engine: that trained them; several are joined by a plus, and "" is not known.
     """
 
     arm: str
@@ -193,6 +199,7 @@ class ArmResult:
     data: str = ""
     repeated: int = 0
     differing: int = 0
+    engine: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, JSON-able; `from_dict` reads them."""
@@ -226,6 +233,7 @@ class ArmResult:
             self,
             **lists,
             cost=sum_costs([self.cost, more.cost]),
+            engine=join_engines([*self.engine.split("+"), *more.engine.split("+")]),
             cached_cost=sum_costs([self.cached_cost, more.cached_cost]),
             repeated=self.repeated + more.repeated,
             differing=self.differing + more.differing,

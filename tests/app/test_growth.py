@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from app.accounts.models import Account
 from app.accounts.organisations.roles import Membership
 from app.db import Database, make_engine
-from app.tasks.service import leaderboard, list_tasks, sync_tasks
+from app.tasks.boards import entries, frontier, leaderboard, references
+from app.tasks.service import list_tasks, sync_tasks
 from app.tickets.models import Listing
 from app.tickets.search import plans, results
 from app.tickets.search.conditions import Search, read_search
@@ -122,9 +123,13 @@ def cost(
     """What the database does for a first page, with its total, and for the one after it."""
     with database.read() as session, Meter(session) as meter:
         if wanted is None:
-            list_tasks(session)
+            list_tasks(session, limit=100)
             list(read_gauges(session))
-            leaderboard(session, "mnist", limit=LIMIT, cursor=None, brought_in=True)
+            page = leaderboard(session, "mnist", limit=LIMIT, cursor=None, brought_in=True)
+            entries(session, page.rows)
+            references(session, "mnist")
+            frontier(session, "mnist", brought_in=True)
+            frontier(session, "mnist")
         else:
             page = search_tickets(session, wanted, reader=reader, limit=LIMIT, facets=facets)
             find_copies(session, page.rows)

@@ -94,7 +94,7 @@ def test_a_task_with_secret_rows_seals_and_one_with_public_ones_does_not(
     for is_public, expected in ((True, "brought-in"), (False, "sealed")):
         task = type(digits)(**{**vars(digits), "seal": Seal(300, "0" * 64, is_public)})
         monkeypatch.setattr(tasks, "get", lambda name, task=task: task)
-        assert find_origin(world.session, digest, "digits") == expected
+        assert find_origin(world.session, digest, "digits", owner_id=1) == expected
 
 
 def test_winners_are_attested_or_sealed_and_shown_once_unless_somebody_asks_for_more(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from app.jobs.kinds import parse
 from app.jobs.kinds.prune import PruneSpec, plan_search_job
-from nirvana import lab
+from nirvana import lab, tasks
 from nirvana.cli import main
 from nirvana.errors import InvalidJob
 from nirvana.pruning import methods
@@ -63,11 +63,12 @@ def test_the_lab_finds_by_it_and_keeps_its_options(tmp_path: Path) -> None:
 
 
 def test_the_service_plans_it_and_refuses_what_it_does_not_know() -> None:
+    task = tasks.get("digits")
     spec = {"task": "digits", "architecture": "mlp-16", "method": "smallest", "density": 0.3}
-    plan = plan_search_job(parse(PruneSpec, spec | {"options": {"power": 3}}, "/spec"), 10**6)
+    plan = plan_search_job(parse(PruneSpec, spec | {"options": {"power": 3}}, "/spec"), task, 10**6)
     assert (plan.rounds, plan.spec["options"]) == (2, {"power": 3.0})
     with pytest.raises(InvalidJob) as caught:
-        plan_search_job(parse(PruneSpec, spec | {"options": {"force": 1}}, "/spec"), 10**6)
+        plan_search_job(parse(PruneSpec, spec | {"options": {"force": 1}}, "/spec"), task, 10**6)
     assert [problem.pointer for problem in caught.value.errors] == ["/spec/options/force"]
 
 

@@ -56,7 +56,7 @@ class Hostile:
 def table() -> list[Hostile]:
     """Every request, in order."""
     made = [*_jobs(), *_recipes(), *_others(), *_graphs(), *_texts(), *_paths(), *_queries()]
-    made += [*_cursors(), *_headers(), *_uploads(), *_shapes(), *_organisations()]
+    made += [*_cursors(), *_headers(), *_uploads(), *_tasks(), *_shapes(), *_organisations()]
     assert len({one.name for one in made}) == len(made)
     return made
 
@@ -432,6 +432,55 @@ def _uploads() -> Iterator[Hostile]:
         yield Hostile(f"raw: a name of {name}", "POST", where, b"x", raw, pointer=pointer)
     unseen = f"{tickets}?name=x&visibility=%F0%9F%98%80"
     yield Hostile("raw: a visibility that is none", "POST", unseen, b"x", raw, pointer="/query/visibility")
+
+
+def _tasks() -> Iterator[Hostile]:
+    """Forms of tasks, and what may be done to one; hostile files are in test_tasks.py."""
+    tasks, rows = "/api/v1/tasks", b"a,b\n" + b"1,x\n2,y\n" * 60
+
+    def form(of: str, status: int = 422, pointer: str | None = None, **fields: bytes | None) -> Hostile:
+        known: dict[str, bytes | None] = {"name": b"x", "title": b"t", "license": b"l"}
+        parts = [
+            b"--x\r\nContent-Disposition: form-data; name=%s\r\n\r\n%s\r\n" % (key.encode(), value)
+            for key, value in (known | fields).items()
+            if value is not None and key != "filename"
+        ]
+        filename = fields.get("filename") or b"t.csv"
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n' % filename
+        body = b"".join(parts) + head + rows + b"\r\n--x--\r\n"
+        return Hostile(f"task: {of}", "POST", tasks, body, {"Content-Type": FORM}, status, pointer)
+
+    yield form("without a licence", pointer="/license", license=None)
+    yield form("a title with NUL", pointer="/title", title=b"a\0b")
+    yield form("a title with U+202E", pointer="/title", title="a\u202eb".encode())
+    yield form("a title that is no UTF-8", 422, title=b"\xff" * 500)
+    yield form("a name that climbs", pointer="/name", name=b"../../x")
+    yield form("another's name", pointer="/name", name=b"bob/x")
+    yield form("a name of the registry's", pointer="/name", name=b"leaderboard")
+    yield form("a seed of 5,000 digits", pointer="/seed", seed=LONGER.encode())
+    yield form("a seed past int64", pointer="/seed", seed=b"9223372036854775808")
+    yield form("a share that is infinite", pointer="/sealed_share", sealed_share=b"inf")
+    yield form("shares of everything", pointer="/test_share", test_share=b"0.9")
+    yield form("a margin that is no number", pointer="/margin", margin=b"nan")
+    yield form("an image of any size", pointer="/image_size", image_size=b"1000000")
+    yield form("a column that is not there", pointer="/columns/zzz", label=b"zzz")
+    yield form("a field that nobody knows", pointer="/owner", owner=b"bob")
+    yield form("a file name that climbs", pointer="/file", filename=b"../../etc/passwd")
+    yield form("a file name without a suffix", pointer="/file", filename=b"csv")
+    yield Hostile("task: no form", "POST", tasks, b"{}", {"Content-Type": "application/json"}, 415)
+    yield Hostile("task: no boundary", "POST", tasks, b"x", {"Content-Type": "multipart/form-data"}, 400)
+    for name in ("digits", "nobody/x", "a%2Fb", "a%00b", "%ff"):
+        status = 403 if name == "digits" else 404
+        yield Hostile(f"task: remove {name}", "DELETE", f"{tasks}/{name}", status=status)
+        yield Hostile(f"task: data of {name}", "GET", f"{tasks}/{name}/data", status=404)
+    reason = f"{tasks}/digits/yank"
+    yield Hostile("task: a reason that is a list", "POST", reason, {"reason": []}, pointer="/reason")
+    for board in ("leaderboard", "frontier"):
+        wrong = f"{tasks}/digits/{board}?brought_in=perhaps"
+        yield Hostile(f"task: {board} of perhaps", "GET", wrong, pointer="/query/brought_in")
+        yield Hostile(f"task: {board} of nothing", "GET", f"{tasks}/a/b/{board}", status=404)
+    yield Hostile("task: a cursor of another list", "GET", f"{tasks}?cursor=WzFd", pointer="/query/cursor")
+    yield Hostile("task: a limit of 401 digits", "GET", f"{tasks}?limit={LONG}", pointer="/query/limit")
 
 
 def _shapes() -> Iterator[Hostile]:

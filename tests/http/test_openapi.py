@@ -28,7 +28,13 @@ from tests.registry import Registry, Templates, make_settings, problem, run_regi
 PASSWORD = "correct horse battery"  # and this
 NAME = "lenet-300-100-digits-07"  # that the examples ask for
 PATHS = ("/", "/docs", "/tasks", "/healthz", "/openapi.json", "/api/v1/", "/api/v1/tickets", "/metrics")
-PLACES = {"ticket": f"ada/{NAME}", "webhook_id": "1", "organisation": "lab", "account": "carl"}
+PLACES = {
+    "ticket": f"ada/{NAME}",
+    "webhook_id": "1",
+    "organisation": "lab",
+    "account": "carl",
+    "task": "ada/flowers",
+}
 OF_TICKET = ("", "/file", "/layers", "/badge.svg", "/cite?format=csl", "/verifications", "/export?format=csr")
 
 
@@ -53,6 +59,13 @@ def registry(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> 
             session.add(Membership(organisation_id=lab.id, account_id=carl.id, role="reader"))
         assert made.publish(ticket.to_bytes(), NAME).status_code == 201
         assert made.publish(of_mnist.to_bytes(), "lenet-300-100-mnist-07").status_code == 201
+        table = b"a,b\n" + b"1,x\n2,y\n" * 60
+        made.http.post(
+            "/api/v1/tasks",
+            files={"file": ("t.csv", table, "text/csv")},
+            data={"name": "flowers", "title": "Flowers", "license": "CC0-1.0"},
+            headers=made.bearer("ada"),
+        ).raise_for_status()
         yield made
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.kinds import find_task, parse
+from app.jobs.kinds import parse
 from app.jobs.kinds.transfer import TransferSpec, find_problems
 from app.storage import make_storage
 from app.tickets.publishing import Publication, publish_ticket
@@ -42,7 +42,6 @@ def publish(arena: Arena, ticket: Ticket, name: str, visibility: str = "public")
         ({"ticket": 5}, "/spec/ticket", "type"),
         ({"task": None}, "/spec/task", "missing"),
         ({"task": ["mnist"]}, "/spec/task", "type"),
-        ({"task": "nothing"}, "/spec/task", "unknown"),
         ({"own": 7}, "/spec/own", "type"),
         ({"replicates": 1}, "/spec/replicates", "range"),
         ({"max_replicates": 9}, "/spec/max_replicates", "unknown-field"),
@@ -50,7 +49,7 @@ def publish(arena: Arena, ticket: Ticket, name: str, visibility: str = "public")
 )
 def test_a_bad_transfer_is_refused_where_it_is_bad(change: dict[str, Any], pointer: str, code: str) -> None:
     with pytest.raises(InvalidJob) as caught:
-        find_task(parse(TransferSpec, {"ticket": "ada/first", "task": "mnist"} | change, "/spec").task)
+        parse(TransferSpec, {"ticket": "ada/first", "task": "mnist"} | change, "/spec")
     assert [(problem.pointer, problem.code) for problem in caught.value.errors] == [(pointer, code)]
 
 
@@ -64,6 +63,10 @@ def test_a_target_that_does_not_fit_is_refused_with_both_shapes() -> None:
 
 
 def test_a_transfer_of_a_ticket_that_is_not_there_is_refused(arena: Arena) -> None:
+    for unknown in ("nothing", "ada/nothing"):
+        with pytest.raises(InvalidJob) as caught:
+            arena.submit("transfer", ticket="ada/nothing", task=unknown)
+        assert [(p.pointer, p.code) for p in caught.value.errors] == [("/spec/task", "unknown")]
     with pytest.raises(InvalidJob) as caught:
         arena.submit("transfer", ticket="ada/nothing", task="mnist")
     assert [(p.pointer, p.code) for p in caught.value.errors] == [("/spec/ticket", "unknown")]

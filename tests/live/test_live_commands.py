@@ -40,6 +40,47 @@ def test_push_search_show_and_pull(
     assert (tmp_path / "pulled.ticket").read_bytes() == levels[2].to_bytes()
 
 
+def test_a_task_is_pushed_pulled_and_searched_on_and_its_seal_stays_there(
+    nirvana: Nirvana, client: Client, owner: str, tmp_path: Path
+) -> None:
+    rows = [f"{row % 7},{row % 2 + row % 5 / 10},{'ab'[row % 2]}" for row in range(160)]
+    (tmp_path / "t.csv").write_text("\n".join(["u,v,kind", *rows]))
+    code, out, talk = nirvana("tasks", "push", "pairs", "--file", str(tmp_path / "t.csv"))
+    assert (code, "license" in talk) == (2, True)
+    options = ("--license", "CC0-1.0", "--title", "Pairs", "--drop", "u", "--json")
+    code, out, _ = nirvana("tasks", "push", "pairs", "--file", str(tmp_path / "t.csv"), *options)
+    assert code == 0
+    made, name = json.loads(out), f"{owner}/pairs"
+    assert (made["name"], made["input_shape"], made["seal"]["rows"]) == (name, [1], 32)
+    assert name in [task["name"] for task in client.tasks(owner)]
+
+    code, out, _ = nirvana("tasks", "pull", name, "--json")
+    assert (code, json.loads(out)["seal"]) == (0, made["seal"])
+    found = lab.find(name, "mlp-4", levels=1, recipe={"steps": 40, "evaluate_every": 20, "batch_size": 8})
+    client.publish(found.tickets[-1].to_bytes(), "of-pairs")
+    code, out, _ = nirvana("tasks", "board", name, "--brought-in")
+    assert (code, f"{owner}/of-pairs" in out, "brought-in" in out) == (0, True, True)
+    assert json.loads(nirvana("tasks", "frontier", name, "--json")[1])["items"] == []
+    assert nirvana("tasks", "frontier", "digits")[0] == 0
+    assert json.loads(nirvana("tasks", "croissant", name)[1])["creator"]["name"] == owner
+    found.tickets[-1].write(tmp_path / "x.ticket")
+    code, _, talk = nirvana("verify", "--local", str(tmp_path / "x.ticket"))
+    assert (code, "only a registry that holds them" in " ".join(talk.split())) == (3, True), talk
+
+    nirvana("tasks", "add", str(tmp_path / "t.csv"), "--name", "mine", "--license", "CC0-1.0", "--json")
+    code, out, _ = nirvana("tasks", "push", "mine", "--json")
+    assert code == 0
+    assert json.loads(out)["sizes"] == {"train": 96, "validation": 32, "test": 16}
+    assert json.loads(out)["seal"]["rows"] == 16
+    assert nirvana("tasks", "yank", f"{owner}/mine", "--reason", "duplicate")[0] == 0
+    assert f"{owner}/mine" not in [task["name"] for task in client.tasks(owner)]
+    client.unyank_task(f"{owner}/mine")
+    client.delete_task(f"{owner}/mine")
+    assert nirvana("tasks", "pull", f"{owner}/mine")[0] != 0
+    assert nirvana("tasks", "pull", "digits")[0] != 0
+    nirvana("tasks", "rm", name)
+
+
 def test_two_tickets_are_compared_and_one_is_cited(
     nirvana: Nirvana, owner: str, levels: list[Ticket], tmp_path: Path
 ) -> None:

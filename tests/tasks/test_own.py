@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from nirvana import tasks
 from nirvana.errors import Conflict, DataDamaged, DataMissing, Invalid, InvalidName, NotFound
+from nirvana.tasks import own
 
 N = 120
 
@@ -285,3 +287,38 @@ def test_a_split_column_may_call_rows_sealed(tmp_path: Path) -> None:
     assert task.seal is not None
     assert task.seal.rows == N // 6
     assert dict(task.sizes) == {"train": N // 2, "validation": N // 6, "test": N // 6}
+
+
+def test_a_registrys_task_is_kept_under_its_owner_and_checked(
+    table: Path, home: Path, tmp_path: Path
+) -> None:
+    made = tasks.add(table, "flowers", sealed_share=0.2)
+    shared = dataclasses.replace(made, name="ada/flowers")
+    data = tmp_path / "data.npz"
+    data.write_bytes((home / "tasks" / "flowers" / "data.npz").read_bytes())
+    with pytest.raises(NotFound, match="`nirvana tasks pull ada/flowers`"):
+        tasks.get("ada/flowers")
+    own.keep(shared, data)
+    assert tasks.names()[-2:] == ["ada/flowers", "flowers"]
+    assert tasks.get("ada/flowers") == shared
+    assert np.array_equal(tasks.load("ada/flowers").train_x, tasks.load("flowers").train_x)
+    with pytest.raises(DataMissing, match="only a registry that holds them") as raised:
+        tasks.load_sealed("ada/flowers")
+    assert "--replace" not in raised.value.detail
+    data.write_bytes(b"others")
+    with pytest.raises(DataDamaged, match="found sha256"):
+        own.keep(shared, data)
+    tasks.remove("ada/flowers")
+    assert "ada/flowers" not in tasks.names()
+
+
+def test_a_further_folder_of_tasks_goes_before_ones_own(
+    table: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks.add(table, "flowers", title="mine")
+    monkeypatch.setenv("NIRVANA_TASKS", str(home / "further"))
+    assert tasks.get("flowers").title == "mine"
+    (home / "tasks").rename(home / "further")
+    tasks.add(table, "flowers", title="another", seed=7, replace=True)
+    assert tasks.get("flowers").title == "mine"
+    assert tasks.names().count("flowers") == 1

@@ -100,7 +100,7 @@ def _put(job: RunningJob, path: Path, what: str) -> str | None:
 
 def _name(job: RunningJob, number: int) -> str:
     """Return the published name: the job's own prefix, or its network and task with the start of its id."""
-    about = f"{job.spec['architecture']}-{job.spec['task']}-{job.id[:8]}"
+    about = f"{job.spec['architecture']}-{job.spec['task'].rpartition('/')[2]}-{job.id[:8]}"
     return level_name(job.spec.get("name") or about, number)
 
 

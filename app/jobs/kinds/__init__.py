@@ -21,10 +21,10 @@ from app.accounts.models import Account
 from app.accounts.organisations.roles import get_owner
 from app.accounts.service import check_pattern
 from app.settings import Settings
+from app.tasks.service import find_task, refuse_yanked
 from app.tickets.models import Listing
 from app.tickets.service import get_ticket
-from nirvana import tasks
-from nirvana.errors import Invalid, InvalidJob, NotFound, Problem
+from nirvana.errors import Gone, Invalid, InvalidJob, NotFound, Problem
 from nirvana.tasks import Task
 from nirvana.verification.protocol import LOOKS
 
@@ -100,11 +100,12 @@ class Asker:
         Raises:
             InvalidJob: there is none that the account may see.
         """
+        at = f"/spec/{field}"
         try:
             listing = get_ticket(self.session, reference, self.account)
-            tasks.get(listing.task)
         except NotFound as error:
-            raise refusal(f"/spec/{field}", "unknown", error.detail) from None
+            raise refusal(at, "unknown", error.detail) from None
+        self.find_task(listing.task, at)
         return listing
 
     def check_place(self, prefix: str | None, levels: int) -> None:
@@ -123,6 +124,24 @@ class Asker:
             raise refusal("/spec/name", "missing", "name: the token is for some names, expected one of them")
         for level in range(levels):
             check_pattern(self.account, self.names, owner.name, level_name(tail, level))
+
+    def find_task(self, name: str, at: str = "/spec/task", *, is_new: bool = False) -> Task:
+        """Return the task of that name, which the field at the pointer `at` asks for.
+
+        Args:
+            is_new: work of a new kind begins on it, for which a yanked task is not taken.
+
+        Raises:
+            InvalidJob: there is none, its data were removed, or it is yanked.
+        """
+        try:
+            if is_new:
+                refuse_yanked(self.session, name)
+            return find_task(self.session, name)
+        except NotFound as error:
+            raise refusal(at, "unknown", error.detail) from None
+        except Gone as error:
+            raise refusal(at, "gone", error.detail) from None
 
 
 def level_name(prefix: str, level: int) -> str:
@@ -204,18 +223,6 @@ def moved(error: Invalid, at: str, code: str = "type") -> InvalidJob:
     """Return another error's problems as a job's, their pointers below `at`."""
     problems = [Problem(f"{at}{one.pointer}", one.code, one.detail) for one in error.errors]
     return invalid_job(problems or [Problem(at, code, error.detail)])
-
-
-def find_task(name: str, at: str = "/spec/task") -> Task:
-    """Return the task of that name, which the field at the pointer `at` asks for.
-
-    Raises:
-        InvalidJob: there is none.
-    """
-    try:
-        return tasks.get(name)
-    except NotFound as error:
-        raise refusal(at, "unknown", error.detail) from None
 
 
 def check_budget(budget: Budget, plan: Plan, settings: Settings) -> Json:

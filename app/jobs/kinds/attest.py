@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.jobs.kinds import Asker, Kind, Plan, Spec, TicketName, find_task, moved, refusal
+from app.jobs.kinds import Asker, Kind, Plan, Spec, TicketName, moved, refusal
 from nirvana.errors import Invalid
 from nirvana.pruning.provenance import Origin, read_origin, search_spec
 from nirvana.tasks.recipes import check_batch_size
@@ -26,7 +26,7 @@ def plan(asker: Asker, spec: AttestSpec) -> Plan:
         raise refusal("/spec/ticket", "attested", f"{spec.ticket} is attested already")
     if listing.visibility != "public":  # its job and its attestation name it, and are everybody's to see
         raise refusal("/spec/ticket", "private", f"{spec.ticket} is private, expected a public ticket")
-    task = find_task(listing.task, "/spec/ticket")
+    task = asker.find_task(listing.task, "/spec/ticket")
     try:
         origin = read_origin(listing.manifest, task)
         check_batch_size(origin.plan.recipe, origin.plan.architecture, task.sizes["train"])

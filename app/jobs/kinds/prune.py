@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, WithJsonSchema, field_validator, model_validator
 
-from app.jobs.kinds import Asker, Integer, Kind, Name, Plan, Spec, find_task, moved, one_of_problem, refusal
+from app.jobs.kinds import Asker, Integer, Kind, Name, Plan, Spec, moved, one_of_problem, refusal
 from nirvana.errors import Invalid, InvalidArchitecture, NotFound
 from nirvana.networks import zoo
 from nirvana.networks.architecture import Architecture
@@ -78,14 +78,15 @@ def plan(asker: Asker, spec: PruneSpec) -> Plan:
             breaks a rule, or a density that takes too many levels.
         Forbidden: the account or its token may not publish under that name.
     """
-    made = plan_search_job(spec, asker.settings.max_parameters)
+    task = asker.find_task(spec.task, is_new=True)
+    made = plan_search_job(spec, task, asker.settings.max_parameters)
     asker.check_place(spec.name, made.rounds)
     return made
 
 
-def plan_search_job(spec: PruneSpec, max_parameters: int) -> Plan:
+def plan_search_job(spec: PruneSpec, task: Task, max_parameters: int) -> Plan:
     """See `plan`."""
-    target, task = _target(spec), find_task(spec.task)
+    target = _target(spec)
     architecture = _build(spec.architecture, task, max_parameters)
     recipe = _resolve(task, architecture, spec, target)
     search = SearchPlan(task, architecture, recipe, target, spec.seed)

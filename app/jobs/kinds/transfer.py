@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from app.jobs.kinds import Asker, Kind, Name, Plan, Replicates, Spec, TicketName, find_task, invalid_job
+from app.jobs.kinds import Asker, Kind, Name, Plan, Replicates, Spec, TicketName, invalid_job
 from nirvana.errors import Problem
 from nirvana.networks.architecture import Architecture
 from nirvana.tasks import Task
@@ -32,7 +32,7 @@ def plan(asker: Asker, spec: TransferSpec) -> Plan:
         InvalidJob: an unknown ticket or task; the target is the ticket's own task or has another input shape,
             or the own ticket is of another task.
     """
-    target = find_task(spec.task)
+    target = asker.find_task(spec.task, is_new=True)
     listing = asker.find_ticket(spec.ticket, "ticket")
     full = spec.model_dump(exclude_none=True) | {"digest": listing.digest, "file": listing.blob.digest}
     own = None if spec.own is None else asker.find_ticket(spec.own, "own")

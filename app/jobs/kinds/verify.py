@@ -12,7 +12,6 @@ from app.jobs.kinds import (
     Replicates,
     Spec,
     TicketName,
-    find_task,
     one_of_problem,
     refusal,
 )
@@ -64,7 +63,7 @@ def plan(asker: Asker, spec: VerifySpec) -> Plan:
     """
     listing = asker.find_ticket(spec.ticket, "ticket")
     replicates, cap = choose_replicates(spec.replicates, spec.max_replicates)
-    architecture, task = listing.architecture, find_task(listing.task, "/spec/ticket")
+    architecture, task = listing.architecture, asker.find_task(listing.task, "/spec/ticket")
     recipe = _read_recipe(listing, architecture, task.sizes["train"])
     recipes = {"dense": recipe, REFERENCE: task.reference_recipe(architecture)}
     of = (architecture, listing.manifest["initial"]["laws"])
@@ -72,7 +71,13 @@ def plan(asker: Asker, spec: VerifySpec) -> Plan:
         arm: baseline_sha256(arm, *of, recipe, task.name, listing.exam_key) for arm, recipe in recipes.items()
     }
     full = spec.model_dump() | {"replicates": replicates, "max_replicates": cap}
-    full |= {"digest": listing.digest, "file": listing.blob.digest, "exam": listing.exam_key, "pools": pools}
+    full |= {
+        "task": task.name,
+        "digest": listing.digest,
+        "file": listing.blob.digest,
+        "exam": listing.exam_key,
+        "pools": pools,
+    }
     steps = count_steps(plan_looks(replicates, cap))
     flops = most_flops(architecture, recipe, task.sizes) * cap * (len(ARMS) - len(BASELINES))
     for baseline in recipes.values():

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,7 +24,6 @@ import anyio
 import anyio.to_thread
 
 from app.architectures.names import check_name
-from nirvana import tasks
 from nirvana.errors import InvalidTicket, Problem, Unavailable
 from nirvana.errors import JsonObject as Json
 from nirvana.format.container import read_container
@@ -103,15 +102,8 @@ def describe(ticket: Ticket, data: bytes) -> Json:
         "speedup": ticket.architecture.flops() / max(1, ticket.flops()),
     }
     manifest = json.loads(read_container(data)[0]["manifest"])
-    lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(warnings_of(ticket))}
+    lists = {"layers": ticket.layers(), "manifest": manifest, "warnings": list(find_warnings(ticket))}
     return fields | lists
-
-
-def warnings_of(ticket: Ticket) -> Iterator[str]:
-    """Yield the oddities of a valid ticket."""
-    yield from find_warnings(ticket)
-    if ticket.task not in tasks.built_in_names():
-        yield f"the task {ticket.task!r} is not known here, so nobody can verify it here"
 
 
 def check_listable(ticket: Ticket) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -17,6 +18,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from app.db import Json
@@ -108,19 +110,34 @@ async def _read_body(request: Request, cap: int) -> Upload:
 
 
 async def _read_form(request: Request, cap: int) -> Upload:
+    async with open_form(request, cap, max_fields=10) as (file, items):
+        return Upload(_read_all(file.file, cap), dict(items))
+
+
+@asynccontextmanager
+async def open_form(
+    request: Request, cap: int, *, max_fields: int
+) -> AsyncIterator[tuple[UploadFile, list[tuple[str, str]]]]:
+    """Receive a form with one file, `file`; yield it and the other fields. It is no longer than the cap, and
+    on the disk where it is long.
+
+    Raises:
+        TooLarge: over the cap. Malformed: a broken form. Invalid: no file, or others.
+    """
     body = _capped(request, cap + ENVELOPE_BYTES, cap)
     try:
-        parser = MultiPartParser(request.headers, body, max_files=1, max_fields=10)
-        form = await parser.parse()
+        form = await MultiPartParser(request.headers, body, max_files=1, max_fields=max_fields).parse()
     except (MultiPartException, KeyError) as error:
         raise Malformed(f"The form cannot be read: {getattr(error, 'message', 'no boundary')}.") from None
     try:
-        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+        fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
         files = {name: value for name, value in form.multi_items() if not isinstance(value, str)}
         if set(files) != {"file"}:
             detail = f"the form has the files {sorted(files)}, expected one: file"
             raise Invalid(f"file: {detail}.", errors=[Problem("/file", "missing", detail)])
-        return Upload(_read_all(files["file"].file, cap), fields)
+        if (files["file"].size or 0) > cap:
+            raise _too_large(cap)
+        yield files["file"], fields
     finally:
         await form.close()
 
@@ -152,7 +169,7 @@ async def _capped(request: Request, cap: int, stated: int) -> AsyncGenerator[byt
 
 def _too_large(cap: int, announced: int | None = None) -> TooLarge:
     size = f"{announced} bytes" if announced else "more bytes than that"
-    return TooLarge(f"A ticket file may have {cap} bytes, and this has {size}.", limit_bytes=cap)
+    return TooLarge(f"The file may have {cap} bytes, and this has {size}.", limit_bytes=cap)
 
 
 def refuse_pickle(data: bytes) -> None:
