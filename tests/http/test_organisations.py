@@ -234,6 +234,8 @@ def test_a_token_that_may_little_changes_no_members(registry: Registry, scopes: 
             problem(answer, 403, "forbidden")
         answer = registry.http.delete(f"{API}/lab/members/ada", headers=headers)
         assert "for all names" in problem(answer, 403, "forbidden")["detail"]
+    headers = registry.bearer("ada", "publish")
+    problem(registry.http.get(f"{API}/lab/members", headers=headers), 403, "missing-scope")
 
 
 def test_organisations_are_bounded_however_they_are_left(make_registry: MakeRegistry) -> None:

@@ -129,12 +129,8 @@ class Provider:
             claims.validate(leeway=LEEWAY_SECONDS)
         except (JoseError, ValueError, TypeError, KeyError) as error:
             raise Forbidden(f"{self.name} has sent a token that is not right: {_why(error)}.") from None
-        subject = claims["sub"]
-        if (
-            not isinstance(subject, str)
-            or not 0 < len(subject) <= LONGEST_SUBJECT
-            or not subject.isprintable()
-        ):
+        subject: str = claims["sub"]
+        if not 0 < len(subject) <= LONGEST_SUBJECT or not subject.isprintable():
             raise Forbidden(f"{self.name} has sent a token without a name that can be kept.")
         return subject
 

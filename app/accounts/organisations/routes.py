@@ -12,7 +12,7 @@ from app.accounts.organisations import service
 from app.accounts.organisations.roles import find_role
 from app.accounts.organisations.service import Tie
 from app.accounts.service import Caller
-from app.dependencies import AnyCaller, Name, OptionalCaller, SessionDep, SettingsDep
+from app.dependencies import AnyCaller, Name, OptionalCaller, SessionDep, SettingsDep, require
 from app.schemas import Instant, Plain, RequestModel, ResponseModel, example, problems
 
 router = APIRouter(prefix="/organisations", tags=["organisations"])
@@ -100,6 +100,7 @@ async def whole_caller(caller: AnyCaller) -> Caller:
 
 
 Whole = Annotated[Caller, Depends(whole_caller)]
+ReadingCaller = Annotated[Caller, Depends(require("read"))]
 
 
 @router.post(
@@ -123,7 +124,7 @@ def get_organisation(organisation: Name, caller: OptionalCaller, session: Sessio
 
 
 @router.get("/{organisation}/members", operation_id="list_members", responses=problems(401, 403, 404))
-def list_members(organisation: Name, caller: AnyCaller, session: SessionDep) -> MemberPage:
+def list_members(organisation: Name, caller: ReadingCaller, session: SessionDep) -> MemberPage:
     """The members of an organisation that you are a member of."""
     row = service.get_organisation(session, organisation)
     members, invited = service.list_members(session, caller.account, row)
