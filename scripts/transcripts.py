@@ -59,6 +59,10 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana show ada/lenet-10",
             "nirvana verify-signature ada/lenet-10 --out verdict.json",
             "nirvana cite ada/lenet-10",
+            "nirvana tags ada/lenet-10 +small +teaching",
+            "nirvana card ada/lenet-10 --edit - <<<'# Found on a laptop'",
+            "nirvana search --facets task,verdict --origin any",
+            "nirvana similar ada/lenet-10",
             "nirvana pull ada/lenet-10 --out pulled.ticket",
             "nirvana cache ls",
             "nirvana jobs ls",
@@ -121,7 +125,8 @@ def _write(folder: Path) -> Iterator[str]:
     yield f"Written by `make transcripts` with nirvana {VERSION}; nothing here was typed in."
     yield (
         "`$?` is shown where it is not 0: 2 usage, 3 not found, 4 refused, 5 network, 6 verdict not reached. "
-        "Every verb takes `--json` and `-q`; data go to stdout, talk and progress to stderr."
+        "Every verb takes `--json` and `-q` (`tags`, where `-q` takes a tag away, `--quiet`); data go to "
+        "stdout, talk and progress to stderr."
     )
     for title, commands in SESSION:
         yield f"\n## {title}\n\n```console"

@@ -280,7 +280,7 @@ def test_a_yanked_ticket_leaves_search_and_keeps_its_downloads(each_registry: Re
 
 def test_a_yank_that_comes_into_a_download_changes_no_byte_of_it(each_registry: Registry) -> None:
     """A download that began is finished; who asks while it is yanked and shown again gets it whole."""
-    registry, ticket = each_registry, make_ticket("lenet-300-100", stored=True)
+    registry, ticket = each_registry, make_ticket("mlp-512-512", stored=True)
     registry.publish(ticket.to_bytes(), "first")
     assert len(ticket.to_bytes()) > 2 * 256 * 1024, "more than a piece"
     with registry.http.stream("GET", f"{PATH}/file") as response:

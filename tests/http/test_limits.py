@@ -182,12 +182,11 @@ def test_counters_count_once_each_and_begin_anew(counters: Storage) -> None:
 
 
 def test_a_storage_that_is_not_here_is_refused_in_one_line_whatever_the_processes() -> None:
-    for address in ("carrier-pigeon://coop", "mongodb://127.0.0.1:1"):
-        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
-            make_counters(address)
-        settings = Settings(limit_storage=address, workers=2)
-        with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
-            serve(settings)
+    with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+        make_counters("carrier-pigeon://coop")
+    settings = Settings(limit_storage="carrier-pigeon://coop", workers=2)
+    with pytest.raises(Invalid, match="NIRVANA_LIMIT_STORAGE"):
+        serve(settings)
 
 
 @pytest.mark.parametrize("kind", [":memory:", "file"])
