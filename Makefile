@@ -37,7 +37,7 @@ migration: $(READY) ## write a migration from the models: make migration m="what
 	$(BIN)/alembic revision --autogenerate -m "$(m)"
 
 test: $(READY) ## run the tests, on SQLite and PostgreSQL
-	scripts/with-postgres $(BIN)/python -m pytest $(ARGS)
+	scripts/with-postgres $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(READY) ## lint, format, types, import rules and the bounds of house
 	$(BIN)/ruff check .
