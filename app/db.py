@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     MetaData,
+    Row,
     String,
     Table,
     create_engine,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, sessionmaker
 from sqlalchemy.types import JSON, TypeDecorator
 
 from app.settings import Settings
@@ -186,10 +187,21 @@ def insert_if_absent(session: Session, model: type[Base], **values: object) -> b
     return session.execute(_insert_absent(model, _dialect(session)), values).first() is not None
 
 
-def insert_all_absent(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert those of some rows that no unique constraint says exist."""
-    if rows:
-        session.connection().execute(_insert(model, _dialect(session)), list(rows))
+def insert_all_absent(
+    session: Session,
+    model: type[Base],
+    rows: Sequence[Mapping[str, object]],
+    *returned: InstrumentedAttribute[Any],
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Insert those of some rows that no unique constraint says exist, many with one statement.
+
+    Args:
+        returned: columns to give back of the rows that were inserted; none: the primary key.
+    """
+    if not rows:
+        return []
+    statement = _insert_all_absent(model, _dialect(session), returned)
+    return session.connection().execute(statement, list(rows)).all()
 
 
 def add_counts(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
@@ -211,6 +223,14 @@ def add_counts(session: Session, model: type[Base], rows: Sequence[Mapping[str, 
 def _insert_absent(model: type[Base], dialect: str) -> Executable:
     """Return a statement that is written and compiled once: building it costs more than running it."""
     return _insert(model, dialect).returning(*inspect(model).primary_key)
+
+
+@cache
+def _insert_all_absent(
+    model: type[Base], dialect: str, returned: tuple[InstrumentedAttribute[Any], ...]
+) -> Executable:
+    columns = [one.property.columns[0] for one in returned] or inspect(model).primary_key
+    return _insert(model, dialect).returning(*columns)
 
 
 def _insert(model: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:

@@ -37,6 +37,7 @@ from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
+from app.tickets.commits import Commits
 from app.tickets.files.checking import Checker
 from app.tickets.files.counting import Downloads
 from app.tickets.files.downloads import FileGate
@@ -51,7 +52,9 @@ from app.transfers.routes import router as transfers
 from app.webhooks.routes import router as webhooks
 from nirvana.environment import VERSION
 
-PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
+STORES, COMMITS = (4, 64), 64  # files at once, and waiting; publishes that wait
+CHECKS, LINTS = 64, 8  # files that wait to be checked
+LINT_NICENESS = 10
 PASSWORDS = (2, 32)  # each takes 19 MiB, and time
 API = (
     health.service_router,
@@ -117,8 +120,11 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
     app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
     app.state.downloads = Downloads(database)
-    app.state.checker = Checker(settings.check_processes, limits_of(settings))
-    app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
+    limits, processes = limits_of(settings), settings.check_processes
+    app.state.checker = Checker(processes, limits, most_waiting=CHECKS)
+    app.state.linter = Checker(min(1, processes), limits, most_waiting=LINTS, niceness=LINT_NICENESS)
+    app.state.storing = Line(*STORES)
+    app.state.commits = Commits(database, COMMITS)
     app.state.passwords = Line(*PASSWORDS)
 
 
@@ -133,6 +139,7 @@ async def _live(app: FastAPI) -> AsyncIterator[dict[str, object]]:
     state.database.analyse()
     yield {Connections.KEY: Connections(settings)}
     state.checker.close()
+    state.linter.close()
     state.job_watch.close()
     if not settings.mirror_of:
         state.downloads.write()

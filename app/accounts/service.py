@@ -142,9 +142,9 @@ def check_storage(settings: Settings, account: Account, size_bytes: int) -> None
         raise QuotaExceeded(f"{detail}, expected at most {most} together.", limit_bytes=most)
 
 
-def charge_storage(session: Session, account_id: int, size_bytes: int) -> None:
-    """Count a listing that an account has published, and the size of its file."""
-    more = {"tickets": Account.tickets + 1, "stored_bytes": Account.stored_bytes + size_bytes}
+def charge_storage(session: Session, account_id: int, sizes: Sequence[int]) -> None:
+    """Count the listings that an account has published, and the sizes of their files."""
+    more = {"tickets": Account.tickets + len(sizes), "stored_bytes": Account.stored_bytes + sum(sizes)}
     session.execute(update(Account).where(Account.id == account_id).values(more))
 
 

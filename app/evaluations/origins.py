@@ -7,6 +7,7 @@ on the test labels. A file's provenance is a claim, and only a worker writes an 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -34,10 +35,20 @@ class Outcome:
 
 def find_origin(session: Session, digest: str, task: str) -> str:
     """Return the origin of a ticket on a task."""
-    of_ticket = (Attestation.ticket_digest == digest, Attestation.task == task)
-    attests = select(Attestation.id).where(*of_ticket, Attestation.outcome.in_(ATTESTING)).limit(1)
-    if session.scalar(attests) is not None:
-        return "attested"
+    return find_origins(session, [(digest, task)])[digest, task]
+
+
+def find_origins(session: Session, tickets: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return the origins of tickets: (digest, task) -> origin."""
+    query = select(Attestation.ticket_digest, Attestation.task).where(
+        Attestation.ticket_digest.in_([digest for digest, _ in tickets]), Attestation.outcome.in_(ATTESTING)
+    )
+    attested = {(digest, task) for digest, task in session.execute(query)}
+    return {one: "attested" if one in attested else _origin_of_task(one[1]) for one in tickets}
+
+
+def _origin_of_task(task: str) -> str:
+    """Return the origin of a ticket that nothing attests."""
     try:
         return "sealed" if tasks.get(task).is_sealed else "brought-in"
     except NotFound:

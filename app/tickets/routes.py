@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -34,7 +36,8 @@ from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
 from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
-from app.tickets.files.checking import check_listable
+from app.tickets.commits import Commits, Entry
+from app.tickets.files.checking import Checker
 from app.tickets.files.counting import list_downloads
 from app.tickets.files.downloads import find_bytes, find_file
 from app.tickets.files.serving import (
@@ -43,7 +46,6 @@ from app.tickets.files.serving import (
     describe_upload,
     exits_of,
     export_file,
-    limits_of,
     matches,
     receive_ticket,
     serve,
@@ -51,10 +53,8 @@ from app.tickets.files.serving import (
 from app.tickets.models import Listing
 from app.tickets.publishing import (
     Publication,
-    check_key,
     check_name,
     find_left_out,
-    insert_listing,
     store_blob,
 )
 from app.tickets.schemas import (
@@ -94,7 +94,6 @@ from app.tickets.service import (
 )
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Invalid, Problem
-from nirvana.format.lint import lint
 from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
@@ -287,22 +286,39 @@ def _show_digest(
 def _ticket_response(session: Session, row: Listing, reader: Account | None) -> TicketResponse:
     """Return the body of a listing."""
     evaluations = list_evaluations(session, row.digest, reader, limit=SHOWN_EVALUATIONS).rows
+    return _shape_ticket(
+        row,
+        find_copies(session, [row]),
+        exams=count_exams(session, row.digest),
+        evaluations=[evaluation_response(evaluation) for evaluation in evaluations],
+        lineage=_lineage(session, row, reader),
+    )
+
+
+def _shape_ticket(
+    row: Listing, copies: Mapping[int, str] = MappingProxyType({}), **about: object
+) -> TicketResponse:
+    """Return the body of a listing with what else is known about its ticket; by default nothing is."""
+    nothing = {
+        "exams": {},
+        "evaluations": [],
+        "lineage": Lineage(parent=None, is_claim=False, ancestors=[], children=[]),
+    }
     return TicketResponse.model_validate(
-        summary_of(row, find_copies(session, [row]))
+        summary_of(row, copies)
         | {
             "size_bytes": row.blob.size_bytes,
             "file_sha256": row.blob.digest,
             "exam": row.exam_key,
-            "exams": count_exams(session, row.digest),
             "description": row.description,
             "card": row.card,
             "warnings": row.warnings,
             "claims": row.manifest["claims"],
             "layers": row.layers,
             "manifest": row.manifest,
-            "evaluations": [evaluation_response(evaluation) for evaluation in evaluations],
-            "lineage": _lineage(session, row, reader),
         }
+        | nothing
+        | about
     )
 
 
@@ -346,28 +362,36 @@ async def create_ticket(
     The same ticket under the same name again is 200: it takes a visibility that is said, and `left_out` names
     what else of the new file the listing does not take over. Another ticket is 409.
     """
+    storing: Line = request.app.state.storing
+    commits: Commits = request.app.state.commits
+    checker: Checker = request.app.state.checker
+    commits.check()
+    checker.refuse_crowd()
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
-    asked = {"name": fields.name, "visibility": fields.visibility or "public"}
-    caller.need_name(check_name(caller.account, fields.name))
+    tail = check_name(caller.account, fields.name)
+    caller.need_name(tail)
     check_storage(settings, caller.account, len(upload.data))
-    checked = await request.app.state.checker.check(upload.data)
+    checked = await checker.check(upload.data)
+    await storing.run(partial(store_blob, storage, upload.data, checked))  # before the first lock is taken
+    asked = {"name": fields.name, "visibility": fields.visibility or "public", "file": checked.file_digest}
+    place = Publication(caller.account, tail, fields.visibility)
+    published = await commits.publish(Entry(checked, place, idempotency_key, asked))
+    row = published.row
+    if published.is_lone:
+        shown = _shape_ticket(row)
+    else:
+        row, shown = await run_in_threadpool(_show_published, database, row, caller.account)
+    body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
+    where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
+    return _json_response(body, row, 201 if published.is_new else 200, {"Location": where})
 
-    def publish() -> Response:
-        store_blob(storage, upload.data, checked)  # before the first lock is taken
-        with database.write() as session:
-            check_key(session, caller.account, idempotency_key, asked | {"file": checked.file_digest})
-            row, created = insert_listing(
-                session, checked, Publication(caller.account, fields.name, fields.visibility)
-            )
-        with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
-            shown = _ticket_response(session, row, caller.account)
-        body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
-        where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
-        return _json_response(body, row, 201 if created else 200, {"Location": where})
 
-    line: Line = request.app.state.publishing
-    return await line.run(publish)
+def _show_published(database: Database, row: Listing, owner: Account) -> tuple[Listing, TicketResponse]:
+    """Return a listing as the database has it now, and its body."""
+    with database.read() as session:
+        row = get_own(session, owner, row.name)
+        return row, _ticket_response(session, row, owner)
 
 
 def _json_response(
@@ -400,11 +424,10 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
-    line: Line = request.app.state.linting
-    line.check()
+    linter: Checker = request.app.state.linter
+    linter.refuse_crowd()
     upload = await receive_ticket(request, settings)
-    check = partial(lint, upload.data, limits_of(settings), check_listable)
-    report = await line.run(check)
+    report = await linter.lint(upload.data)
     return LintResponse.model_validate(report.to_dict())
 
 
