@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,14 +31,18 @@ from sqlalchemy import (
     inspect,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.types import JSON, TypeDecorator
 
 from app.settings import Settings
 from nirvana.errors import NirvanaError
 
 ANALYSED_ROWS = 1000  # of an index
+REST_SECONDS = 1.0  # after which a connection may have been closed
+_USED = "nirvana_used"
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -116,7 +121,32 @@ def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> E
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return make(pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    engine = make(connect_args={"connect_timeout": 10})
+    event.listen(engine, "checkin", _note_time)
+    event.listen(engine, "checkout", partial(_ping_after_a_rest, engine.dialect.loaded_dbapi.Error))
+    return engine
+
+
+def _note_time(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _ping_after_a_rest(
+    broken: type[Exception],
+    connection: DBAPIConnection,
+    record: ConnectionPoolEntry,
+    _proxy: PoolProxiedConnection,
+) -> None:
+    """Let a connection that the database closed meanwhile be replaced; one that was just used is believed,
+    because a question before each request costs as much as the request's own."""
+    used = record.info.get(_USED)
+    if used is None or time.monotonic() - used < REST_SECONDS:
+        return
+    try:
+        connection.cursor().execute("SELECT 1")
+        connection.rollback()
+    except broken as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -52,8 +53,7 @@ from app.transfers.routes import router as transfers
 from app.webhooks.routes import router as webhooks
 from nirvana.environment import VERSION
 
-STORES, COMMITS = (4, 64), 64  # files at once, and waiting; publishes that wait
-CHECKS, LINTS = 64, 8  # files that wait to be checked
+CHECKS, COMMITS, LINTS = 64, 64, 8  # that wait
 LINT_NICENESS = 10
 PASSWORDS = (2, 32)  # each takes 19 MiB, and time
 API = (
@@ -123,7 +123,6 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     limits, processes = limits_of(settings), settings.check_processes
     app.state.checker = Checker(processes, limits, most_waiting=CHECKS)
     app.state.linter = Checker(min(1, processes), limits, most_waiting=LINTS, niceness=LINT_NICENESS)
-    app.state.storing = Line(*STORES)
     app.state.commits = Commits(database, COMMITS)
     app.state.passwords = Line(*PASSWORDS)
 
@@ -137,6 +136,7 @@ async def _live(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         if not settings.mirror_of:
             publish_key(session, state.signing_key)
     state.database.analyse()
+    gc.freeze()  # what is there by now stays: no collection has to walk through it again
     yield {Connections.KEY: Connections(settings)}
     state.checker.close()
     state.linter.close()

@@ -34,7 +34,6 @@ from app.dependencies import (
 )
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
-from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
 from app.tickets.commits import Commits, Entry
 from app.tickets.files.checking import Checker
@@ -362,7 +361,6 @@ async def create_ticket(
     The same ticket under the same name again is 200: it takes a visibility that is said, and `left_out` names
     what else of the new file the listing does not take over. Another ticket is 409.
     """
-    storing: Line = request.app.state.storing
     commits: Commits = request.app.state.commits
     checker: Checker = request.app.state.checker
     commits.check()
@@ -372,8 +370,7 @@ async def create_ticket(
     tail = check_name(caller.account, fields.name)
     caller.need_name(tail)
     check_storage(settings, caller.account, len(upload.data))
-    checked = await checker.check(upload.data)
-    await storing.run(partial(store_blob, storage, upload.data, checked))  # before the first lock is taken
+    checked = await checker.check(upload.data, partial(store_blob, storage, upload.data))
     asked = {"name": fields.name, "visibility": fields.visibility or "public", "file": checked.file_digest}
     place = Publication(caller.account, tail, fields.visibility)
     published = await commits.publish(Entry(checked, place, idempotency_key, asked))

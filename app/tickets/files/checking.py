@@ -198,16 +198,19 @@ class Checker:
         self._taken = 0  # by the pool's processes together
         self._held = 0  # files, of those who wait and those whose turn it is
         self._lock = Lock()
-        self._slots = anyio.CapacityLimiter(2 * processes or MOST_THREADS)  # one waits for each that is busy
+        self._slots = anyio.CapacityLimiter(3 * processes or MOST_THREADS)  # two wait for each that is busy
 
-    async def check(self, data: bytes) -> CheckedTicket:
+    async def check(self, data: bytes, then: Callable[[CheckedTicket], None] | None = None) -> CheckedTicket:
         """Check a file as `check_file` does.
+
+        Args:
+            then: done with a good one, in the thread that waited for the check.
 
         Raises:
             InvalidTicket, InvalidRecipe, TooLarge: as in `check_file`.
             Unavailable: the process that checked it died, or too many wait.
         """
-        return await self._run(check_file, data)
+        return await self._run(check_file, data, then)
 
     async def lint(self, data: bytes) -> LintReport:
         """Check a file as `lint_file` does. Raises: Unavailable: as in `check`."""
@@ -219,9 +222,18 @@ class Checker:
             detail = f"{self.most_waiting} others wait for a check already; try again."
             raise Unavailable(detail, retry_after_seconds=BUSY_SECONDS)
 
-    async def _run(self, check: Callable[[bytes, Limits], T], data: bytes) -> T:
+    async def _run(
+        self, check: Callable[[bytes, Limits], T], data: bytes, then: Callable[[T], None] | None = None
+    ) -> T:
         self.refuse_crowd()
-        work = partial(self._check_elsewhere if self.processes else self._check_here, check, data)
+        run = self._check_elsewhere if self.processes else self._check_here
+
+        def work() -> T:
+            checked = run(check, data)
+            if then is not None:
+                then(checked)
+            return checked
+
         self._held += 1
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._slots)
