@@ -42,7 +42,7 @@ AT_ONCE, TURNS, LEAST_BYTES = 20_000, 3, 10_000
 
 def seed_mlflow(url: str, models: int) -> None:
     """Fill an empty database: MLflow's own tables, then models with tags and a version each."""
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
     environment = os.environ | {"MLFLOW_ENABLE_WORKSPACES": "false"}
     subprocess.run([MLFLOW, "db", "upgrade", plain], check=True, capture_output=True, env=environment)
     engine = create_engine(url)
@@ -84,7 +84,7 @@ def _copy(connection: Connection, table_name: str, rows: Sequence[dict[str, obje
 def serving_mlflow(url: str, home: Path) -> Iterator[httpx.Client]:
     """Run MLflow's server, with one process, on a database."""
     port = free_port()
-    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    plain = make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
     command = [
         str(MLFLOW),
         "server",

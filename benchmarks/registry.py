@@ -180,6 +180,7 @@ def seed(url: str, home: Path, listings: int) -> None:
         _seed_few(connection, owners)
         _seed_many(connection, generate(listings, owners))
         _count(connection)
+        _go_on_counting(connection)
         for statement in indexes:
             connection.exec_driver_sql(statement)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -208,6 +209,14 @@ def _drop_indexes(connection: Connection) -> list[str]:
         for (name,) in connection.exec_driver_sql(triggers).all():
             connection.exec_driver_sql(f"DROP TRIGGER {name}")
     return [statement for _, statement in indexes]
+
+
+def _go_on_counting(connection: Connection) -> None:
+    """Let new rows have numbers after those that were inserted with theirs."""
+    if connection.dialect.name == "postgresql":
+        for name in ("account", "architecture", "blob", "ticket"):
+            last = f"(SELECT max(id) FROM {name})"
+            connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), {last})")
 
 
 def _count(connection: Connection) -> None:
