@@ -65,8 +65,8 @@ reproduce: $(READY) ## the literature's experiments, to docs/results.md (90 minu
 transcripts: $(READY) ## what the command line prints, to docs/cli.md (2 minutes)
 	$(BIN)/python scripts/transcripts.py
 
-bench-registry: $(READY) ## search among 100,000 generated listings, on SQLite and PostgreSQL (10 minutes; ARGS="--listings 1000000")
-	scripts/with-postgres $(BIN)/python -m benchmarks.registry $(ARGS)
+bench-registry: $(READY) ## the registry's speed, to docs/registry-performance.md (25 minutes; ARGS="--sizes 1000000 --parts lists")
+	NIRVANA_TEST_FSYNC=on scripts/with-postgres $(BIN)/python -m benchmarks.registry_page --write docs/registry-performance.md $(ARGS)
 
 bench-verdicts: $(READY) ## how often a verdict is wrong, to docs/verdict-rates.md and docs/adversary-rates.md (1.5 hours; ARGS="--only adversary-rates")
 	$(BIN)/python -m benchmarks.verdict_rates --write docs $(ARGS)

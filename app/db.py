@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     MetaData,
+    Row,
     String,
     Table,
     create_engine,
@@ -29,14 +31,18 @@ from sqlalchemy import (
     inspect,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import IntegrityError, InvalidatePoolError
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.types import JSON, TypeDecorator
 
 from app.settings import Settings
 from nirvana.errors import NirvanaError
 
 ANALYSED_ROWS = 1000  # of an index
+REST_SECONDS = 1.0  # after which a connection may have been closed
+_USED = "nirvana_used"
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -115,7 +121,32 @@ def make_engine(url: str, *, pool_size: int = 10, wait_seconds: float = 10) -> E
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return make(pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    engine = make(connect_args={"connect_timeout": 10})
+    event.listen(engine, "checkin", _note_time)
+    event.listen(engine, "checkout", partial(_ping_after_a_rest, engine.dialect.loaded_dbapi.Error))
+    return engine
+
+
+def _note_time(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info[_USED] = time.monotonic()
+
+
+def _ping_after_a_rest(
+    broken: type[Exception],
+    connection: DBAPIConnection,
+    record: ConnectionPoolEntry,
+    _proxy: PoolProxiedConnection,
+) -> None:
+    """Let a connection that the database closed meanwhile be replaced; one that was just used is believed,
+    because a question before each request costs as much as the request's own."""
+    used = record.info.get(_USED)
+    if used is None or time.monotonic() - used < REST_SECONDS:
+        return
+    try:
+        connection.cursor().execute("SELECT 1")
+        connection.rollback()
+    except broken as error:
+        raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -186,10 +217,21 @@ def insert_if_absent(session: Session, model: type[Base], **values: object) -> b
     return session.execute(_insert_absent(model, _dialect(session)), values).first() is not None
 
 
-def insert_all_absent(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert those of some rows that no unique constraint says exist."""
-    if rows:
-        session.connection().execute(_insert(model, _dialect(session)), list(rows))
+def insert_all_absent(
+    session: Session,
+    model: type[Base],
+    rows: Sequence[Mapping[str, object]],
+    *returned: InstrumentedAttribute[Any],
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Insert those of some rows that no unique constraint says exist, many with one statement.
+
+    Args:
+        returned: columns to give back of the rows that were inserted; none: the primary key.
+    """
+    if not rows:
+        return []
+    statement = _insert_all_absent(model, _dialect(session), returned)
+    return session.connection().execute(statement, list(rows)).all()
 
 
 def add_counts(session: Session, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
@@ -211,6 +253,14 @@ def add_counts(session: Session, model: type[Base], rows: Sequence[Mapping[str, 
 def _insert_absent(model: type[Base], dialect: str) -> Executable:
     """Return a statement that is written and compiled once: building it costs more than running it."""
     return _insert(model, dialect).returning(*inspect(model).primary_key)
+
+
+@cache
+def _insert_all_absent(
+    model: type[Base], dialect: str, returned: tuple[InstrumentedAttribute[Any], ...]
+) -> Executable:
+    columns = [one.property.columns[0] for one in returned] or inspect(model).primary_key
+    return _insert(model, dialect).returning(*columns)
 
 
 def _insert(model: type[Base], dialect: str) -> sqlite.Insert | postgresql.Insert:

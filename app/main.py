@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ from app.tasks.routes import pages as task_pages
 from app.tasks.routes import router as tasks
 from app.tasks.service import sync_tasks
 from app.telemetry import Metrics
+from app.tickets.commits import Commits
 from app.tickets.files.checking import Checker
 from app.tickets.files.counting import Downloads
 from app.tickets.files.downloads import FileGate
@@ -56,8 +58,9 @@ from app.transfers.routes import router as transfers
 from app.webhooks.routes import router as webhooks
 from nirvana.environment import VERSION
 
-PUBLISHES, LINTS = (2, 64), (1, 8)  # at once, and waiting; each may take some hundred megabytes
-PASSWORDS = (2, 32)  # each takes 19 MiB, and time
+CHECKS, COMMITS, LINTS = 64, 64, 8  # that wait
+LINT_NICENESS = 10
+PASSWORDS = (2, 32, 10)  # each takes 19 MiB, and time, of which those who answer come first
 MAKING = (1, 4)  # tasks: each has a process
 TASK_UPLOADS = (8, 2)  # at once, in all and of a person: each has a file on the disk
 API = (
@@ -129,8 +132,10 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
     app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
     app.state.downloads = Downloads(database)
-    app.state.checker = Checker(settings.check_processes, limits_of(settings))
-    app.state.publishing, app.state.linting = Line(*PUBLISHES), Line(*LINTS)
+    limits, processes = limits_of(settings), settings.check_processes
+    app.state.checker = Checker(processes, limits, most_waiting=CHECKS)
+    app.state.linter = Checker(min(1, processes), limits, most_waiting=LINTS, niceness=LINT_NICENESS)
+    app.state.commits = Commits(database, COMMITS)
     app.state.passwords = Line(*PASSWORDS)
     app.state.making, app.state.task_uploads = Line(*MAKING), Places(*TASK_UPLOADS, "uploads of tasks")
 
@@ -144,8 +149,10 @@ async def _live(app: FastAPI) -> AsyncIterator[dict[str, object]]:
         if not settings.mirror_of:
             publish_key(session, state.signing_key)
     state.database.analyse()
+    gc.freeze()  # what is there by now stays: no collection has to walk through it again
     yield {Connections.KEY: Connections(settings)}
     state.checker.close()
+    state.linter.close()
     state.job_watch.close()
     if not settings.mirror_of:
         state.downloads.write()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,7 +30,7 @@ from app.tickets.files.checking import CheckedTicket, check_file
 from app.tickets.files.serving import limits_of
 from app.tickets.models import Blob, Listing, TicketSketch, TicketTag, band_of_density
 from app.tickets.search.text import keep_words
-from app.tickets.service import is_copy
+from app.tickets.service import mark_copies
 from app.transfers.models import Transfer
 from nirvana.client.mirror import Mirror, check_record, check_verdicts, full_name, read_object
 from nirvana.errors import DataDamaged, NirvanaError, ReadOnly
@@ -160,8 +159,8 @@ def _add_listing(session: Session, number: int, ticket: Json, checked: CheckedTi
     note_change(session, "published", [number])
     insert_all_absent(session, TicketSketch, _rows("number", checked.sketch, number))
     insert_all_absent(session, TicketTag, _rows("tag", ticket["tags"], number))
-    keep_words(session, row, ticket["owner"])
-    session.execute(update(Listing).where(Listing.id == number, is_copy()).values(is_copy=True))
+    keep_words(session, [(row, ticket["owner"])])
+    mark_copies(session, [number])
 
 
 def _rows(column: str, values: list[str] | list[int], ticket_id: int) -> list[Mapping[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ class Storage:
         Raises:
             NotFound, StorageFailed: the blob is not there, or cannot be read.
         """
+        if self._folder is not None:
+            yield from _read_file(self._folder / key, key, start, end)
+            return
         if end is None:
             with _errors(key):
                 end = int(self._store.head(key)["size"])
@@ -122,6 +126,23 @@ def free_bytes(settings: Settings) -> Iterator[int]:
     parts = urlsplit(settings.blob_url)
     if parts.scheme == "file":
         yield shutil.disk_usage(unquote(parts.path)).free
+
+
+def _read_file(path: Path, key: str, start: int, end: int | None) -> Iterator[bytes]:
+    """Yield bytes of a file in pieces: opened once, so that whoever reads it does so to its end though it is
+    removed."""
+    with _errors(key):
+        file = path.open("rb")
+    with file:
+        end = os.fstat(file.fileno()).st_size if end is None else end
+        file.seek(start)
+        while start < end:
+            with _errors(key):
+                piece = file.read(min(CHUNK_BYTES, end - start))
+            if not piece:
+                raise StorageFailed(f"The blob {key} ends at {start} bytes, before {end}.")
+            yield piece
+            start += len(piece)
 
 
 @contextmanager

@@ -180,6 +180,7 @@ def seed(url: str, home: Path, listings: int) -> None:
         _seed_few(connection, owners)
         _seed_many(connection, generate(listings, owners))
         _count(connection)
+        _go_on_counting(connection)
         for statement in indexes:
             connection.exec_driver_sql(statement)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -208,6 +209,14 @@ def _drop_indexes(connection: Connection) -> list[str]:
         for (name,) in connection.exec_driver_sql(triggers).all():
             connection.exec_driver_sql(f"DROP TRIGGER {name}")
     return [statement for _, statement in indexes]
+
+
+def _go_on_counting(connection: Connection) -> None:
+    """Let new rows have numbers after those that were inserted with theirs."""
+    if connection.dialect.name == "postgresql":
+        for name in ("account", "architecture", "blob", "ticket"):
+            last = f"(SELECT max(id) FROM {name})"
+            connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), {last})")
 
 
 def _count(connection: Connection) -> None:
@@ -318,17 +327,31 @@ def _for_sqlite(value: object) -> object:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-@contextmanager
-def serving(url: str, home: Path) -> Iterator[httpx.Client]:
-    """Run the service on a database in a process of its own."""
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"NIRVANA_DATABASE_URL": url, "NIRVANA_HOME": str(home)}
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def memory_of(pid: int) -> float:
+    """Resident MiB of a process and all below it."""
+    own = Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(own[0]) / 1024 if own else 0.0) + sum(memory_of(int(child)) for child in below)
+
+
+@contextmanager
+def serving(url: str, home: Path, **settings: str) -> Iterator[httpx.Client]:
+    """Run the service on a database in a process of its own, whose id is the client's header X-Pid."""
+    port = free_port()
+    environment = os.environ | {"NIRVANA_DATABASE_URL": url, "NIRVANA_HOME": str(home)} | settings
     command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            client.headers["X-Pid"] = str(process.pid)
             _await(client)
             yield client
     finally:
@@ -375,13 +398,13 @@ def _deep_cursor(client: httpx.Client, listings: int) -> str:
 
 
 @contextmanager
-def database(kind: str, home: Path) -> Iterator[str]:
+def database(kind: str, home: Path, suffix: str = "") -> Iterator[str]:
     """The URL of an empty database, gone afterwards."""
     if kind == "sqlite":
         yield f"sqlite:///{home / 'nirvana.db'}"
         return
     server = make_url(os.environ[POSTGRES])
-    name = f"nirvana_bench_{os.getpid()}"
+    name = f"nirvana_bench_{os.getpid()}{suffix}"
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}"'))

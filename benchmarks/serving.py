@@ -7,6 +7,7 @@ the table says whether that server waits for its disk. NIRVANA_BENCH_CHECKOUT na
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import statistics
@@ -16,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, make_url, text
 
 from app.__main__ import migrate_database
-from app.accounts.service import FIRST_SCOPES, create_account, create_token
+from app.accounts.service import FIRST_SCOPES, create_account, create_token, find_account
 from app.db import Database, make_engine
 from app.settings import Settings
 from benchmarks.machine import ALL_CORES, pinned
@@ -63,8 +64,8 @@ def publishing() -> None:
         )
         print(f"this disk does {_fsyncs_a_second():,.0f} fsyncs of 10 kB files a second.\n")
         print(table(["database", "publishes a second", "p50, ms", "p95, ms", "service's processor, ms each"]))
-        for name, service in _services():
-            print(row([name, *_publish(service, files)]), flush=True)
+        for name, service in services():
+            print(row([name, *publish(service, files)]), flush=True)
 
 
 def downloads() -> None:
@@ -74,14 +75,14 @@ def downloads() -> None:
         data = ticket.to_bytes()
         print(f"a file of {len(data):,} bytes, {DOWNLOADS} requests, {CLIENTS} clients on the same cores\n")
         print(table(["database", "request", "requests a second", "p50, ms", "p95, ms"]))
-        for name, service in _services():
-            _publish(service, [data])
+        for name, service in services():
+            publish(service, [data])
             for what, seconds, took in _download(service, ticket.digest):
                 cells = [f"{len(took) / seconds:,.0f}", *_quantiles(took)]
                 print(row([name, what, *cells]), flush=True)
 
 
-def _publish(service: Service, files: Sequence[bytes]) -> list[str]:
+def publish(service: Service, files: Sequence[bytes]) -> list[str]:
     headers = {"Authorization": f"Bearer {service.token}", "Content-Type": TICKET_MEDIA_TYPE}
 
     def send(connection: http.client.HTTPConnection, number: int) -> int:
@@ -173,14 +174,24 @@ def _quantiles(took: Sequence[float]) -> list[str]:
     return [f"{1000 * ordered[round(share * (len(ordered) - 1))]:.1f}" for share in (0.5, 0.95)]
 
 
-def _services() -> Iterator[tuple[str, Service]]:
-    """Yield a service on each database, of another checkout first where one is named."""
+def services(
+    only: Sequence[str] = (), home: Path | None = None, **environment: str
+) -> Iterator[tuple[str, Service]]:
+    """Yield a service on each database, of another checkout first where one is named.
+
+    Args:
+        only: kinds of databases; none: all.
+        home: a folder that stays; by default each service has one that goes.
+        environment: settings.
+    """
     checkouts = {"this": ROOT}
     if OTHER in os.environ:
         checkouts = {"other": Path(os.environ[OTHER])} | checkouts
     for checkout, root in checkouts.items():
         for name, url in _databases():
-            with _serve(url, root) as service:
+            if only and name.partition(",")[0] not in only:
+                continue
+            with _serve(url, root, home, environment) as service:
                 yield f"{name} ({checkout} checkout)" if OTHER in os.environ else name, service
 
 
@@ -204,19 +215,28 @@ def _databases() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _serve(url: str, root: Path) -> Iterator[Service]:
-    """Run `python -m app serve` on a fresh database in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+def _serve(
+    url: str, root: Path, home: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """Run `python -m app serve` on a database in a folder of its own, or in one that stays."""
+    with contextlib.nullcontext(home) if home else tempfile.TemporaryDirectory() as folder:
         port = 18_000 + os.getpid() % 1000
         settings = Settings(home=Path(folder), database_url=url, port=port, log_level="warning")
         migrate_database(settings)
         database = Database(make_engine(settings.database_url))
         with database.write() as session:
-            token = create_token(session, create_account(session, "bench"), name="b", scopes=FIRST_SCOPES)[1]
+            account = find_account(session, "bench") or create_account(session, "bench")
+            token = create_token(session, account, name="b", scopes=FIRST_SCOPES)[1]
         database.dispose()
         fields = ("home", "database_url", "blob_url", "port", "log_level")
         chosen = {f"NIRVANA_{name.upper()}": str(getattr(settings, name)) for name in fields}
-        process = subprocess.Popen([sys.executable, "-m", "app", "serve"], env=os.environ | chosen, cwd=root)
+        chosen |= {"NIRVANA_RATES": '{"publish": "off", "read": "off"}'} | dict(environment or {})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            env=os.environ | chosen,
+            cwd=root,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             _wait(settings, process)
             yield Service(settings, token, process.pid)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app.accounts.models import SCOPES, Account, Token
@@ -35,6 +35,11 @@ PREFIX = "nvn_"
 FIRST_SCOPES = ("read", "publish", "yank", "job")
 MAX_TOKENS = 100
 USED_EVERY = timedelta(minutes=10)
+_SELECT_BEARER = (  # of every request with a token: built once
+    select(Account, Token)
+    .join(Token, Token.account_id == Account.id)
+    .where(Token.secret_sha256 == bindparam("secret"))
+)
 
 
 @dataclass(frozen=True)
@@ -268,8 +273,7 @@ def _as_list(names: Sequence[str] | None) -> list[str] | None:
 
 def authenticate(session: Session, secret: str, kind: str = "token") -> Caller:
     """Return the bearer of that secret, of a token or of a session. Raises: Unauthenticated."""
-    query = select(Account, Token).join(Token, Token.account_id == Account.id)
-    row = session.execute(query.where(Token.secret_sha256 == hash_secret(secret))).one_or_none()
+    row = session.execute(_SELECT_BEARER, {"secret": hash_secret(secret)}).one_or_none()
     if row is None or row[1].revoked_at is not None or row[1].kind != kind:
         raise Unauthenticated("The token is not known here, or was revoked.")
     account, token = row

@@ -8,11 +8,13 @@ only a worker writes an attestation.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import JSON, column, select, table, update
 from sqlalchemy.orm import Session
 
+from app.accounts.organisations.roles import acts_for
 from app.changes.service import note_change
 from app.db import Json, insert_if_absent, utc_now
 from app.evaluations.models import ATTESTING, Attestation
@@ -36,28 +38,37 @@ class Outcome:
     environment: Json
 
 
-def find_origin(session: Session, digest: str, task: str, owner_id: int) -> str:
-    """Return the origin of an account's ticket on a task."""
-    if _is_attested(session, digest, task):
-        return "attested"
-    return "sealed" if _is_sealed_for(session, task, owner_id) else "brought-in"
+def find_origins(
+    session: Session, tickets: Collection[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], str]:
+    """Return the origins of tickets: (digest, task, owner's id) -> origin."""
+    attested = _find_attested(session, {digest for digest, _, _ in tickets})
+    unattested = {one[1:] for one in tickets if one[:2] not in attested}
+    sealed = {one for one in unattested if _is_sealed_for(session, *one)}
+    return {
+        one: "attested" if one[:2] in attested else "sealed" if one[1:] in sealed else "brought-in"
+        for one in tickets
+    }
 
 
-def _is_attested(session: Session, digest: str, task: str) -> bool:
-    of_ticket = (Attestation.ticket_digest == digest, Attestation.task == task)
-    attests = select(Attestation.id).where(*of_ticket, Attestation.outcome.in_(ATTESTING)).limit(1)
-    return session.scalar(attests) is not None
+def _find_attested(session: Session, digests: Collection[str]) -> set[tuple[str, str]]:
+    """Return (digest, task) of those tickets that are attested on a task."""
+    query = select(Attestation.ticket_digest, Attestation.task)
+    of_tickets = (Attestation.ticket_digest.in_(digests), Attestation.outcome.in_(ATTESTING))
+    return {(digest, task) for digest, task in session.execute(query.where(*of_tickets))}
 
 
 def _is_sealed_for(session: Session, task: str, owner_id: int) -> bool:
-    """Tell whether an account cannot have seen the rows that decide: whoever made a task has seen all."""
+    """Tell whether an owner cannot have seen the rows that decide: whoever made a task has seen all, and so
+    has an organisation with that member."""
     if "/" not in task:
         try:
             return tasks.get(task).is_sealed
         except NotFound:
             return False
-    row = session.execute(select(TASK.c.owner_id, TASK.c.body).where(TASK.c.name == task)).one_or_none()
-    return row is not None and row.owner_id != owner_id and bool(row.body["seal"])
+    query = select(TASK.c.body, acts_for(TASK.c.owner_id, owner_id)).where(TASK.c.name == task)
+    row = session.execute(query).one_or_none()
+    return row is not None and bool(row[0]["seal"]) and not row[1]
 
 
 def knows_task(session: Session, task: str) -> bool:
@@ -80,7 +91,7 @@ def record_attestation(session: Session, found: Outcome, job_id: str) -> None:
         "created_at": utc_now(),
     }
     insert_if_absent(session, Attestation, ticket_digest=found.digest, job_id=job_id, **values)
-    if not _is_attested(session, found.digest, found.task):
+    if (found.digest, found.task) not in _find_attested(session, {found.digest}):
         return
     stale = (LISTING.c.digest == found.digest, LISTING.c.task == found.task, LISTING.c.origin != "attested")
     lock_listings(session, *stale)

@@ -163,6 +163,11 @@ def refresh_listings(session: Session, exam: str) -> None:
         note_exam(session, "verdict", exam)
 
 
+def find_examined(session: Session, exams: Iterable[str]) -> set[str]:
+    """Return those of some exams that have an evaluation."""
+    return set(session.scalars(select(Evaluation.exam_key).where(Evaluation.exam_key.in_(list(exams)))))
+
+
 def lock_listings(session: Session, *conditions: ColumnElement[bool]) -> None:
     """Lock listings in the order that everybody locks them in (`app.tickets.service.lock_copies`)."""
     session.execute(select(LISTING.c.id).where(*conditions).order_by(LISTING.c.id).with_for_update())

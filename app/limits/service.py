@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import anyio.to_thread
 from limits import RateLimitItem
 from limits.errors import StorageError
 from limits.strategies import FixedWindowRateLimiter
@@ -159,19 +162,33 @@ class Connections:
 
 class Line:
     """Threads for one kind of heavy work, and a line before them that is not endless: whatever waits holds a
-    file in memory."""
+    file in memory.
 
-    def __init__(self, threads: int, most_waiting: int) -> None:
+    Args:
+        niceness: of the threads, so that they give way to those that answer (Linux).
+    """
+
+    def __init__(self, threads: int, most_waiting: int, niceness: int = 0) -> None:
         self.threads, self.most_waiting = threads, most_waiting
-        self.limiter = anyio.CapacityLimiter(threads)
+        self._pool = ThreadPoolExecutor(threads, "line", _give_way, (niceness,))
+        self._held = set[Future[Any]]()  # of those who wait and those whose turn it is
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do some work in a thread when it is its turn. Raises: Unavailable: the line is too long."""
         self.check()
-        return await anyio.to_thread.run_sync(work, limiter=self.limiter)
+        future = self._pool.submit(work)
+        self._held.add(future)
+        future.add_done_callback(self._held.discard)  # when the work is done, whoever went away meanwhile
+        return await asyncio.wrap_future(future)
 
     def check(self) -> None:
         """Refuse one more in the line, before its body is read. Raises: Unavailable: it is too long."""
-        if self.limiter.statistics().tasks_waiting >= self.most_waiting:
+        if len(self._held) >= self.threads + self.most_waiting:
             detail = f"{self.most_waiting} others wait for this already; try again."
             raise Unavailable(detail, retry_after_seconds=BUSY_SECONDS)
+
+
+def _give_way(niceness: int) -> None:
+    """Lower the priority of this thread alone; only Linux knows one of a thread."""
+    if niceness and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + niceness))

@@ -42,6 +42,12 @@ def _own_class(context: Any) -> int:
     return class_of_kept(context.get_current_parameters()["kept"])
 
 
+def bytes_to_train(kept_parameters: int, kept: int) -> int:
+    """Return what training keeps: each parameter with its gradient and Adam's two moments, in 4 bytes each,
+    and where each weight stands. The examples of a batch come on top."""
+    return 16 * kept_parameters + 4 * kept
+
+
 class Blob(Base):
     """A file in the blob store that some row needs."""
 
@@ -129,8 +135,7 @@ class Listing(Base):
     """Operations of a forward pass of the dense network / those of the ticket: theory."""
     downloads: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     train_bytes: Mapped[int] = column_property(16 * kept_parameters + 4 * kept)
-    """What training it keeps: each parameter with its gradient and Adam's two moments, in 4 bytes each, and
-    where each weight stands. The examples of a batch come on top."""
+    """`bytes_to_train`, computed by the database."""
     density_band: Mapped[int]
     """`band_of_density`: coarse, so that a range of densities is a few bands of an index."""
     kept_class: Mapped[int] = mapped_column(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app.accounts.models import Account
 from app.accounts.service import charge_storage
@@ -19,8 +20,8 @@ from app.architectures.service import bound_name, keep_architecture
 from app.changes.service import note_change
 from app.db import Json, insert_all_absent, insert_if_absent, utc_now
 from app.evaluations.models import UNMEASURED, UNMEASURED_BAND
-from app.evaluations.origins import find_origin, knows_task
-from app.evaluations.service import exam_key, refresh_listings
+from app.evaluations.origins import find_origins, knows_task
+from app.evaluations.service import exam_key, find_examined, refresh_listings
 from app.storage import Storage, ticket_key
 from app.tickets.files.checking import CheckedTicket, check_file
 from app.tickets.models import (
@@ -30,9 +31,17 @@ from app.tickets.models import (
     Listing,
     TicketSketch,
     band_of_density,
+    bytes_to_train,
+    class_of_kept,
 )
 from app.tickets.search.text import keep_words
-from app.tickets.service import get_own, is_copy, lock_copies, refuse_quarantined, touch_copies
+from app.tickets.service import (
+    get_own,
+    lock_all_copies,
+    mark_copies,
+    refuse_quarantined,
+    touch_copies,
+)
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Forbidden, IdempotencyMismatch, Invalid, InvalidName, NameTaken, Problem
 from nirvana.format.reader import DEFAULT_LIMITS, Limits
@@ -59,6 +68,11 @@ class Publication:
     visibility: str | None = None
     job_id: str | None = None
     publisher: Account | None = None
+
+    @property
+    def payer(self) -> Account:
+        """Who publishes: its owner, or a member of it."""
+        return self.publisher or self.owner
 
 
 def publish_ticket(
@@ -123,42 +137,108 @@ def insert_listing(
         Conflict: it is there and stays public, whatever visibility is asked for.
         Gone: it is there, in quarantine.
     """
-    owner, visibility = publication.owner, publication.visibility or "public"
-    name = name_in(owner, publication.name)
-    if visibility not in VISIBILITIES:
-        detail = f"{visibility[:100]!r} is none of {', '.join(VISIBILITIES)}"
+    owner, name = publication.owner, name_in(publication.owner, publication.name)
+    if (publication.visibility or "public") not in VISIBILITIES:
+        detail = f"{str(publication.visibility)[:100]!r} is none of {', '.join(VISIBILITIES)}"
         raise Invalid(f"visibility: {detail}.", errors=[Problem("/visibility", "unknown", detail)])
-    digest, place = checked.fields["digest"], {"name": name, "visibility": visibility}
-    lock_copies(session, digest, checked.fields["fingerprint"])
-    columns = _columns(session, checked, owner, visibility) | place | {"job_id": publication.job_id}
-    created = insert_if_absent(session, Listing, **columns)
-    if created:
-        refresh_listings(session, columns["exam_key"])
-    row = get_own(session, owner, name)
+    created = bool(insert_new(session, [(checked, publication)]))
+    row, digest = get_own(session, owner, name), checked.fields["digest"]
     refuse_quarantined(row, f"{owner.name}/{name}")
     if row.digest != digest:
         raise NameTaken(f"{owner.name}/{name} names {row.digest}, and this ticket is {digest}.")
-    if created:
-        _keep_about(session, row, checked)
-        charge_storage(session, (publication.publisher or owner).id, row.blob.size_bytes)
-    elif publication.visibility is not None:
-        change_visibility(session, row, visibility)
+    if not created and publication.visibility is not None:
+        change_visibility(session, row, publication.visibility)
         row = get_own(session, owner, name)
     return row, created
 
 
-def _columns(session: Session, checked: CheckedTicket, owner: Account, visibility: str) -> Json:
-    """Return the columns of a new listing that follow from its file, its owner and who may see it."""
-    fields, graph = checked.fields, checked.architecture
+def insert_new(
+    session: Session, entries: Sequence[tuple[CheckedTicket, Publication]]
+) -> dict[tuple[int, str], Listing]:
+    """List those of some stored tickets whose names are free, all with the same few statements.
+
+    Everybody inserts into one table after the other and in the same order, so that nobody who publishes waits
+    for somebody who waits for him.
+
+    Args:
+        entries: each of another name, which was checked.
+
+    Returns:
+        (owner's id, name) -> the listing as it was inserted, not of the session. It is not known yet whether
+        it is a copy or has a verdict: `app.tickets.service.find_related`.
+    """
+    checked = [one for one, _ in entries]
+    lock_all_copies(
+        session, (one.fields["digest"] for one in checked), (one.fields["fingerprint"] for one in checked)
+    )
+    blobs = _keep_blobs(session, checked)
+    about = [(one.fields["digest"], one.fields["task"], place.owner.id) for one, place in entries]
+    origins = find_origins(session, about)
+    graphs: dict[tuple[str, str, bool], int] = {}
+    rows = [
+        _columns(session, one, publication, graphs)
+        | {"blob_id": blobs[one.file_digest], "origin": origins[ticket]}
+        for (one, publication), ticket in zip(entries, about, strict=True)
+    ]
+    rows.sort(key=lambda row: (row["owner_id"], row["name"]))
+    place = (Listing.owner_id, Listing.name)
+    ids = {
+        (owner, name): number
+        for owner, name, number in insert_all_absent(session, Listing, rows, *place, Listing.id)
+    }
+    new = {
+        (row["owner_id"], row["name"]): Listing(id=ids[row["owner_id"], row["name"]], **row)
+        for row in rows
+        if (row["owner_id"], row["name"]) in ids
+    }
+    for one, publication in entries:
+        row = new.get((publication.owner.id, _tail(publication)))
+        if row is not None:
+            _complete(row, one, publication.owner)
+    _keep_about(session, new.values(), {one.fields["digest"]: one.sketch for one in checked})
+    _charge(session, entries, new.keys())
+    return new
+
+
+def _tail(publication: Publication) -> str:
+    return publication.name.rpartition("/")[2]
+
+
+def _complete(row: Listing, checked: CheckedTicket, owner: Account) -> None:
+    """Give a listing that was not loaded what loading would."""
+    blob = Blob(id=row.blob_id, digest=checked.file_digest, size_bytes=checked.size_bytes)
+    loaded = {"owner": owner, "blob": blob, "train_bytes": bytes_to_train(row.kept_parameters, row.kept)}
+    for name, value in loaded.items():
+        set_committed_value(row, name, value)
+
+
+def _columns(
+    session: Session,
+    checked: CheckedTicket,
+    publication: Publication,
+    graphs: dict[tuple[str, str, bool], int],
+) -> Json:
+    """Return the columns of a new listing that follow from its file, its owner and who may see it.
+
+    Args:
+        graphs: ids of the graphs that were kept a moment ago, and of this one afterwards.
+    """
+    fields, graph, owner = checked.fields, checked.architecture, publication.owner
+    visibility = publication.visibility or "public"
     network, family = bound_name(graph, owner.name)
     is_public = visibility == "public"
+    known = graph.digest, network, is_public
+    if known not in graphs:
+        graphs[known] = keep_architecture(session, graph, network, family, is_public=is_public)
     return fields | {
         "owner_id": owner.id,
+        "name": _tail(publication),
+        "visibility": visibility,
+        "job_id": publication.job_id,
         "exam_key": exam_key(fields["manifest"], fields["digest"], checked.file_digest),
-        "origin": find_origin(session, fields["digest"], fields["task"], owner.id),
+        "kept_class": class_of_kept(fields["kept"]),
         "warnings": [*fields["warnings"], *_task_warnings(session, fields["task"])],
-        "blob_id": _keep_blob(session, checked),
-        "architecture_id": keep_architecture(session, graph, network, family, is_public=is_public),
+        "architecture_id": graphs[known],
         "architecture_name": network,
         "family": family,
         "sort_accuracy": UNMEASURED,
@@ -179,12 +259,34 @@ def _task_warnings(session: Session, task: str) -> list[str]:
     return [f"the task {task!r} is not known here, so nobody can verify it here"]
 
 
-def _keep_about(session: Session, row: Listing, checked: CheckedTicket) -> None:
-    """Write what other tables have of a new listing."""
-    session.execute(update(Listing).where(Listing.id == row.id, is_copy()).values(is_copy=True))
-    note_change(session, "published", [row.id])
-    keep_words(session, row, row.owner.name)
-    _keep_sketch(session, row, checked.sketch)
+def _keep_about(session: Session, rows: Collection[Listing], sketches: Mapping[str, Sequence[int]]) -> None:
+    """Write what other tables have of new listings.
+
+    Args:
+        sketches: by the tickets' digests.
+    """
+    if not rows:
+        return
+    for exam in sorted(find_examined(session, (row.exam_key for row in rows))):
+        refresh_listings(session, exam)
+    ids = [row.id for row in rows]
+    mark_copies(session, ids)
+    note_change(session, "published", ids)
+    keep_words(session, [(row, row.owner.name) for row in rows])
+    numbers = [{"number": one, "ticket_id": row.id} for row in rows for one in sketches[row.digest]]
+    insert_all_absent(session, TicketSketch, numbers)
+
+
+def _charge(
+    session: Session, entries: Sequence[tuple[CheckedTicket, Publication]], rows: Collection[tuple[int, str]]
+) -> None:
+    """Count the new ones of some listings, and their files, for those who publish them."""
+    sizes: dict[int, list[int]] = {}
+    for checked, publication in entries:
+        if (publication.owner.id, _tail(publication)) in rows:
+            sizes.setdefault(publication.payer.id, []).append(checked.size_bytes)
+    for account in sorted(sizes):
+        charge_storage(session, account, sum(sizes[account]), tickets=len(sizes[account]))
 
 
 def find_left_out(row: Listing, checked: CheckedTicket) -> list[str]:
@@ -206,22 +308,24 @@ def fill_fingerprints(session: Session, storage: Storage, limits: Limits) -> int
         row.fingerprint = fingerprint(ticket)
         if row.fingerprint is not None:
             filled += 1
-            _keep_sketch(session, row, sketch(ticket))
+            numbers = [{"number": one, "ticket_id": row.id} for one in sketch(ticket)]
+            insert_all_absent(session, TicketSketch, numbers)
             touch_copies(session, row)
     return filled
 
 
-def _keep_sketch(session: Session, row: Listing, numbers: Sequence[int]) -> None:
-    insert_all_absent(session, TicketSketch, [{"number": one, "ticket_id": row.id} for one in numbers])
+def _keep_blobs(session: Session, checked: Sequence[CheckedTicket]) -> dict[str, int]:
+    """Return the ids of the blobs of some files: digest -> id."""
+    digests = {one.file_digest: one.size_bytes for one in checked}
+    about = {"media_type": MEDIA_TYPE, "created_at": utc_now()}
+    rows = [{"digest": digest, "size_bytes": digests[digest]} | about for digest in sorted(digests)]
+    known = dict(insert_all_absent(session, Blob, rows, Blob.digest, Blob.id))
+    if there := digests.keys() - known.keys():
+        known |= dict(session.execute(select(Blob.digest, Blob.id).where(Blob.digest.in_(there))).all())
+    return known
 
 
-def _keep_blob(session: Session, checked: CheckedTicket) -> int:
-    fields = {"digest": checked.file_digest, "size_bytes": checked.size_bytes, "media_type": MEDIA_TYPE}
-    insert_if_absent(session, Blob, created_at=utc_now(), **fields)
-    return session.scalars(select(Blob.id).where(Blob.digest == checked.file_digest)).one()
-
-
-def check_key(session: Session, account: Account, key: str | None, request: dict[str, str]) -> None:
+def check_key(session: Session, account: Account, key: str | None, request: Mapping[str, str]) -> None:
     """Keep what a key is used for, or compare it with what it was used for.
 
     Args:

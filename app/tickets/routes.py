@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -34,9 +36,9 @@ from app.dependencies import (
 )
 from app.evaluations.schemas import evaluation_response
 from app.evaluations.service import count_exams, list_evaluations
-from app.limits.service import Line
 from app.schemas import ResponseModel, binary, problems
-from app.tickets.files.checking import check_listable
+from app.tickets.commits import Commits, Entry
+from app.tickets.files.checking import Checker
 from app.tickets.files.counting import list_downloads
 from app.tickets.files.downloads import find_bytes, find_file
 from app.tickets.files.serving import (
@@ -45,7 +47,6 @@ from app.tickets.files.serving import (
     describe_upload,
     exits_of,
     export_file,
-    limits_of,
     matches,
     receive_ticket,
     serve,
@@ -53,9 +54,7 @@ from app.tickets.files.serving import (
 from app.tickets.models import Listing
 from app.tickets.publishing import (
     Publication,
-    check_key,
     find_left_out,
-    insert_listing,
     split_name,
     store_blob,
 )
@@ -107,7 +106,6 @@ from app.tickets.service import (
 )
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Invalid, Problem
-from nirvana.format.lint import lint
 from nirvana.format.ticket import MEDIA_TYPE
 
 router = APIRouter(tags=["tickets"])
@@ -326,22 +324,39 @@ def _show_digest(
 def _ticket_response(session: Session, row: Listing, reader: Account | None) -> TicketResponse:
     """Return the body of a listing."""
     evaluations = list_evaluations(session, row.digest, reader, limit=SHOWN_EVALUATIONS).rows
+    return _shape_ticket(
+        row,
+        find_copies(session, [row]),
+        exams=count_exams(session, row.digest),
+        evaluations=[evaluation_response(evaluation) for evaluation in evaluations],
+        lineage=_lineage(session, row, reader),
+    )
+
+
+def _shape_ticket(
+    row: Listing, copies: Mapping[int, str] = MappingProxyType({}), **about: object
+) -> TicketResponse:
+    """Return the body of a listing with what else is known about its ticket; by default nothing is."""
+    nothing = {
+        "exams": {},
+        "evaluations": [],
+        "lineage": Lineage(parent=None, is_claim=False, ancestors=[], children=[]),
+    }
     return TicketResponse.model_validate(
-        summary_of(row, find_copies(session, [row]))
+        summary_of(row, copies)
         | {
             "size_bytes": row.blob.size_bytes,
             "file_sha256": row.blob.digest,
             "exam": row.exam_key,
-            "exams": count_exams(session, row.digest),
             "description": row.description,
             "card": row.card,
             "warnings": row.warnings,
             "claims": row.manifest["claims"],
             "layers": row.layers,
             "manifest": row.manifest,
-            "evaluations": [evaluation_response(evaluation) for evaluation in evaluations],
-            "lineage": _lineage(session, row, reader),
         }
+        | nothing
+        | about
     )
 
 
@@ -385,37 +400,45 @@ async def create_ticket(
     The same ticket under the same name again is 200: it takes a visibility that is said, and `left_out` names
     what else of the new file the listing does not take over. Another ticket is 409.
     """
+    commits: Commits = request.app.state.commits
+    checker: Checker = request.app.state.checker
+    commits.check()
+    checker.refuse_crowd()
     upload = await receive_ticket(request, settings)
     fields = _read_fields(upload, {"name": name, "visibility": visibility})
-    asked = {"name": fields.name, "visibility": fields.visibility or "public"}
     owner_name, listing_name = split_name(caller.account, fields.name)
     caller.need_name(owner_name, listing_name)
-    if owner_name != caller.account.name:
-        await run_in_threadpool(_check_owner, database, caller, owner_name)
+    owner = caller.account
+    if owner_name != owner.name:
+        owner = await run_in_threadpool(_find_owner, database, caller, owner_name)
     check_storage(settings, caller.account, len(upload.data))
-    checked = await request.app.state.checker.check(upload.data)
-
-    def publish() -> Response:
-        store_blob(storage, upload.data, checked)  # before the first lock is taken
-        with database.write() as session:
-            check_key(session, caller.account, idempotency_key, asked | {"file": checked.file_digest})
-            owner = get_owner(session, caller.account, owner_name, hold=True)
-            place = Publication(owner, listing_name, fields.visibility, publisher=caller.account)
-            row, created = insert_listing(session, checked, place)
-        with database.read() as session:  # after the commit: SQLite's one lock is held as briefly as can be
-            shown = _ticket_response(session, row, caller.account)
-        body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
-        where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
-        return _json_response(body, row, 201 if created else 200, {"Location": where})
-
-    line: Line = request.app.state.publishing
-    return await line.run(publish)
+    checked = await checker.check(upload.data, partial(store_blob, storage, upload.data))
+    asked = {"name": fields.name, "visibility": fields.visibility or "public", "file": checked.file_digest}
+    place = Publication(owner, listing_name, fields.visibility, publisher=caller.account)
+    published = await commits.publish(Entry(checked, place, idempotency_key, asked))
+    row = published.row
+    if published.is_lone:
+        shown = _shape_ticket(row)
+    else:
+        row, shown = await run_in_threadpool(_show_published, database, row, owner, caller.account)
+    body = PublishedResponse(**dict(shown), left_out=find_left_out(row, checked))
+    where = f"/api/v1/tickets/{row.owner.name}/{row.name}"
+    return _json_response(body, row, 201 if published.is_new else 200, {"Location": where})
 
 
-def _check_owner(database: Database, caller: Caller, name: str) -> None:
-    """Refuse an owner that the caller may not publish for, before its file is read. Raises: Forbidden."""
+def _show_published(
+    database: Database, row: Listing, owner: Account, reader: Account
+) -> tuple[Listing, TicketResponse]:
+    """Return a listing as the database has it now, and its body."""
     with database.read() as session:
-        get_owner(session, caller.account, name)
+        row = get_own(session, owner, row.name)
+        return row, _ticket_response(session, row, reader)
+
+
+def _find_owner(database: Database, caller: Caller, name: str) -> Account:
+    """Return the owner that the caller publishes for, before the file is read. Raises: Forbidden."""
+    with database.read() as session:
+        return get_owner(session, caller.account, name)
 
 
 def _json_response(
@@ -448,11 +471,10 @@ def _read_fields(upload: Upload, query: dict[str, str | None]) -> NewListing:
 )
 async def lint_ticket(request: Request, settings: SettingsDep) -> LintResponse:
     """Check a ticket file as publishing does, and store nothing. A bad one is 200 with `ok: false`."""
-    line: Line = request.app.state.linting
-    line.check()
+    linter: Checker = request.app.state.linter
+    linter.refuse_crowd()
     upload = await receive_ticket(request, settings)
-    check = partial(lint, upload.data, limits_of(settings), check_listable)
-    report = await line.run(check)
+    report = await linter.lint(upload.data)
     return LintResponse.model_validate(report.to_dict())
 
 

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.orm import Session, aliased, joinedload, undefer
 
 from app.accounts.models import Account
 from app.accounts.organisations.roles import may_act_for
 from app.changes.service import note_change
 from app.db import Json, utc_now
+from app.evaluations.models import Evaluation
 from app.pagination import Page, binding, cut_page, read_cursor
 from app.telemetry import Gauge
 from app.tickets.models import YANK_REASONS, BlobCount, Listing, TicketSketch, TicketTag
@@ -22,6 +39,7 @@ from app.tickets.search.text import keep_words
 from nirvana.errors import Forbidden, Gone, Invalid, InvalidCursor, NotFound, PreconditionFailed, Problem
 
 MAX_TAGS = 20
+UNSYNCHRONISED = {"synchronize_session": False}  # no listing of the session is changed by it
 _TAG = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -182,13 +200,61 @@ def touch_copies(session: Session, row: Listing) -> None:
 def lock_copies(session: Session, digest: str, fingerprint: str | None) -> None:
     """Lock every listing of a ticket, in one order and before any kept count, so that nobody who changes some
     of them waits for somebody who waits for him."""
-    query = select(Listing.id).where(_is_same(digest, fingerprint)).order_by(Listing.id)
-    session.execute(query.with_for_update())
+    lock_all_copies(session, [digest], [fingerprint])
+
+
+def lock_all_copies(session: Session, digests: Iterable[str], fingerprints: Iterable[str | None]) -> None:
+    """Lock every listing of some tickets, as `lock_copies` does."""
+    known = {"digests": list(digests), "fingerprints": [one for one in fingerprints if one is not None]}
+    session.execute(_select_copies(), known)
+
+
+@cache
+def _select_copies() -> Select[int]:
+    """Return a statement that is built once: building it costs more than running it."""
+    of_digest = Listing.digest.in_(bindparam("digests", expanding=True))
+    of_print = Listing.fingerprint.in_(bindparam("fingerprints", expanding=True))
+    return select(Listing.id).where(or_(of_digest, of_print)).order_by(Listing.id).with_for_update()
+
+
+def find_related(session: Session, rows: Sequence[Listing]) -> set[str]:
+    """Return those digests and fingerprints of some listings that others here have too, that were examined,
+    or that a ticket was pruned from. Where there are none, nothing is to be said of a listing but itself."""
+    digests = [row.digest for row in rows]
+    prints = [row.fingerprint for row in rows if row.fingerprint is not None]
+    return set(session.scalars(_select_related(), {"digests": digests, "fingerprints": prints}))
+
+
+@cache
+def _select_related() -> Executable:
+    digests: BindParameter[str] = bindparam("digests", expanding=True)
+    prints: BindParameter[str] = bindparam("fingerprints", expanding=True)
+    is_twice = func.count() > 1
+    return union_all(
+        select(Listing.digest).where(Listing.digest.in_(digests)).group_by(Listing.digest).having(is_twice),
+        select(Listing.fingerprint)
+        .where(Listing.fingerprint.in_(prints))
+        .group_by(Listing.fingerprint)
+        .having(is_twice),
+        select(Listing.parent_digest).where(Listing.parent_digest.in_(digests)),
+        select(Evaluation.ticket_digest).where(Evaluation.ticket_digest.in_(digests)),
+    )
 
 
 def _is_same(digest: str, fingerprint: str | None) -> ColumnElement[bool]:
     same = Listing.digest == digest
     return same if fingerprint is None else or_(same, Listing.fingerprint == fingerprint)
+
+
+def mark_copies(session: Session, listing_ids: Iterable[int]) -> None:
+    """Mark those of some new listings that are copies."""
+    session.execute(_mark_copies(), {"ids": list(listing_ids)}, execution_options=UNSYNCHRONISED)
+
+
+@cache
+def _mark_copies() -> Executable:
+    new = Listing.id.in_(bindparam("ids", expanding=True))
+    return update(Listing).where(new, is_copy()).values(is_copy=True)
 
 
 def is_copy() -> ColumnElement[bool]:
@@ -236,7 +302,7 @@ def update_card(session: Session, row: Listing, changes: Json, if_match: str | N
         row.tags = _check_tags(changes["tags"])
         session.execute(delete(TicketTag).where(TicketTag.ticket_id == row.id))
         session.add_all(TicketTag(tag=tag, ticket_id=row.id) for tag in row.tags)
-    keep_words(session, row, row.owner.name)
+    keep_words(session, [(row, row.owner.name)])
     row.version += 1
     note_change(session, "card", [row.id])
     session.flush()

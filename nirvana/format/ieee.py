@@ -50,7 +50,8 @@ _TWO_OVER_PI = 6.36619772367581382433e-01
 def _polynomial(x: Doubles, coefficients: tuple[float, ...]) -> Doubles:
     total = np.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
+        total *= x
+        total += coefficient
     return total
 
 
@@ -77,8 +78,8 @@ def cosine(x: Doubles) -> Doubles:
     tail = quadrant * _HALF_PI_2_TAIL - ((first - second) - step)
     y = second - tail
     y_tail = (second - y) - tail
-    turn = quadrant.astype(np.int64) % 4
-    even = turn % 2 == 0
+    turn = quadrant.astype(np.int64) & 3
+    even = (turn & 1) == 0
     sign = np.where((turn == 1) | (turn == 2), -1.0, 1.0)
     return sign * np.where(even, _cosine_kernel(y, y_tail), _sine_kernel(y, y_tail))
 

@@ -58,13 +58,21 @@ def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint
     Returns:
         shape (4, n): the 32-bit words of each block, held in uint64.
     """
-    c0, c1, c2, c3 = counter
+    words = counter.copy()
+    c0, c1, c2, c3 = words
+    p0, p1 = np.empty_like(c0), np.empty_like(c0)
     for round_ in range(10):
-        k0 = np.uint64((key[0] + round_ * _WEYL_0) & 0xFFFFFFFF)
-        k1 = np.uint64((key[1] + round_ * _WEYL_1) & 0xFFFFFFFF)
-        p0, p1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ k0, p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ k1, p0 & _LOW
-    return np.stack([c0, c1, c2, c3])
+        np.multiply(c0, _MULTIPLIER_0, out=p0)
+        np.multiply(c2, _MULTIPLIER_1, out=p1)
+        np.right_shift(p1, _SHIFT, out=c0)
+        c0 ^= c1
+        c0 ^= np.uint64((key[0] + round_ * _WEYL_0) & 0xFFFFFFFF)
+        np.bitwise_and(p1, _LOW, out=c1)
+        np.right_shift(p0, _SHIFT, out=c2)
+        c2 ^= c3
+        c2 ^= np.uint64((key[1] + round_ * _WEYL_1) & 0xFFFFFFFF)
+        np.bitwise_and(p0, _LOW, out=c3)
+    return words
 
 
 def blocks(seed: int, tensor: int, stream: int, block: Index) -> NDArray[np.uint64]:

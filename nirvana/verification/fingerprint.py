@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ MOST_UNITS = 1 << 22  # of all nodes together, and inputs of one unit: seconds, 
 SKETCH = 16
 WITNESSES = 8
 _AT_ONCE = 1 << 20  # weights
+_REMEMBERED = 1 << 14  # inputs of a unit whose orders are remembered
 _LARGEST = np.uint64(2**64 - 1)
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
 
@@ -106,12 +108,26 @@ def sketch(ticket: Ticket) -> list[int]:
     mask = ticket.masks[weight].reshape(len(ticket.masks[weight]), -1)
     mask = mask[mask.any(axis=1) & ~mask.all(axis=1)]
     places, units = np.arange(mask.shape[1], dtype=np.uint64), np.zeros(len(mask), np.uint64)
+    order_of = _witness_order if mask.shape[1] <= _REMEMBERED else _witness_order.__wrapped__
     with np.errstate(over="ignore"):
         for number in range(WITNESSES):
-            order = np.argsort(_mix(_number("witness", number), places), kind="stable")
+            order = order_of(number, mask.shape[1])
             units = _mix(units, places[order][mask[:, order].argmax(axis=1)])
-        least = [_mix(_number("sketch", number), units).min(initial=_LARGEST) for number in range(SKETCH)]
+        least = _mix(_sketch_numbers(), units).min(axis=1, initial=_LARGEST)
     return sorted({int(one) >> 1 for one in least}) if len(mask) else []
+
+
+@lru_cache(maxsize=64)
+def _witness_order(number: int, inputs: int) -> NDArray[np.intp]:
+    """Return one of the fixed orders of a unit's inputs."""
+    places = np.arange(inputs, dtype=np.uint64)
+    return np.argsort(_mix(_number("witness", number), places), kind="stable")
+
+
+@cache
+def _sketch_numbers() -> Numbers:
+    """Return the numbers that tell the hashes of a sketch apart; shape (SKETCH, 1)."""
+    return np.stack([_number("sketch", number) for number in range(SKETCH)])
 
 
 def _too_large(architecture: Architecture) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.tickets.files.checking import CheckedTicket, Checker, check_file
+from app.tickets.files.checking import MOST_THREADS, CheckedTicket, Checker, check_file
 from nirvana.errors import InvalidTicket, Unavailable
 from nirvana.format.reader import DEFAULT_LIMITS
 from tests.factories import make_ticket, put_together, take_apart
@@ -71,6 +71,47 @@ def test_a_process_that_died_is_said_and_another_takes_its_place(checker: Checke
     with pytest.raises(Unavailable, match="died"):
         check(checker, DATA)
     assert check(checker, DATA).size_bytes == len(DATA)
+
+
+def test_processes_are_replaced_after_their_files_and_nobody_waits_for_ever() -> None:
+    checker = Checker(2, DEFAULT_LIMITS, files_of_a_process=2)
+    seen, digests = set[int](), list[str]()
+
+    async def send() -> None:
+        digests.append((await checker.check(DATA)).file_digest)
+        seen.update(children())
+
+    async def crowd() -> None:
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(send)
+
+    anyio.run(crowd)
+    checker.close()
+    assert len(digests) == 20
+    assert len(seen) >= 4
+
+
+def test_a_crowd_before_a_check_is_refused_and_linting_says_what_checking_does() -> None:
+    checker = Checker(0, DEFAULT_LIMITS, most_waiting=2)
+    big, refused, reports = make_ticket("mlp-1200", density=0.9, stored=True).to_bytes(), [], []
+
+    async def send() -> None:
+        try:
+            reports.append(await checker.lint(big))
+        except Unavailable as error:
+            refused.append(error.extra["retry_after_seconds"])
+
+    async def crowd() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(send)
+
+    anyio.run(crowd)
+    assert len(refused) == 8 - MOST_THREADS - 2
+    assert all(wait > 0 for wait in refused)
+    assert {report.digest for report in reports} == {check_file(big, DEFAULT_LIMITS).fields["digest"]}
 
 
 def test_its_processes_end_with_it() -> None:

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from app.accounts.models import Account
 from app.accounts.service import create_account
-from app.db import Database, constraint_of, insert_if_absent, unique
+from app.db import REST_SECONDS, Database, constraint_of, insert_if_absent, make_engine, unique
 from app.tickets.models import Blob
 from nirvana.errors import Conflict, NameTaken
+from tests.registry import EACH
 
 
 def names(session: Session) -> list[str]:
@@ -109,3 +110,19 @@ def test_an_insertion_says_whether_it_was_the_first(database: Database) -> None:
     with database.write() as session:
         assert insert_if_absent(session, Blob, **fields)
         assert not insert_if_absent(session, Blob, **fields)
+
+
+@pytest.mark.parametrize("settings", EACH[1:], indirect=True)  # SQLite's connections are files
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced(database: Database) -> None:
+    def backend() -> int:
+        with database.read() as session:
+            return int(session.scalar(text("SELECT pg_backend_pid()")))
+
+    first = backend()
+    assert backend() == first
+    other = Database(make_engine(database.engine.url.render_as_string(hide_password=False)))
+    with other.write() as session:
+        session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first})
+    other.dispose()
+    time.sleep(REST_SECONDS + 0.1)
+    assert backend() != first

@@ -12,7 +12,7 @@ from app.__main__ import alembic_config
 from app.accounts.models import Account
 from app.db import Database
 from app.evaluations.models import Attestation
-from app.evaluations.origins import Outcome, find_origin, list_attestations, record_attestation
+from app.evaluations.origins import Outcome, find_origins, list_attestations, record_attestation
 from app.settings import Settings
 from app.storage import Storage
 from app.tickets.models import Listing
@@ -94,7 +94,8 @@ def test_a_task_with_secret_rows_seals_and_one_with_public_ones_does_not(
     for is_public, expected in ((True, "brought-in"), (False, "sealed")):
         task = type(digits)(**{**vars(digits), "seal": Seal(300, "0" * 64, is_public)})
         monkeypatch.setattr(tasks, "get", lambda name, task=task: task)
-        assert find_origin(world.session, digest, "digits", owner_id=1) == expected
+        ticket = (digest, "digits", 1)
+        assert find_origins(world.session, [ticket]) == {ticket: expected}
 
 
 def test_winners_are_attested_or_sealed_and_shown_once_unless_somebody_asks_for_more(world: World) -> None:

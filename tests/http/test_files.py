@@ -6,22 +6,26 @@ import hashlib
 import io
 import time
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import Request
 from obstore.store import MemoryStore, S3Store
 from safetensors.numpy import load
 from sqlalchemy import update
 
-from app.storage import Storage
+from app.storage import Storage, make_storage
 from app.tickets.files.counting import Downloads, list_downloads
 from app.tickets.files.downloads import KNOWN_SECONDS, LARGEST_KEPT
+from app.tickets.files.serving import Download, Exits, serve
 from app.tickets.models import Listing
+from nirvana.errors import NotFound, StorageFailed
 from nirvana.exports import export_ticket
 from nirvana.format.ticket import Ticket
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
-from tests.registry import Registry, problem
+from tests.registry import TICKET_TYPE, Registry, make_settings, problem
 
 TICKET = make_ticket()
 DATA = TICKET.to_bytes()
@@ -221,6 +225,38 @@ def test_a_store_that_can_sign_hands_out_large_files_itself() -> None:
     assert signed.startswith("https://")
     assert "X-Amz-Expires=60" in signed
     assert Storage(MemoryStore()).sign("x", 60) is None  # it has no address, and the service sends the bytes
+
+
+def test_who_asks_for_a_large_file_is_sent_to_the_store_that_signs_and_a_small_one_is_sent() -> None:
+    """A bucket that nobody can reach: nothing but the address is made of it."""
+    store = S3Store("bucket", region="eu-west-1", access_key_id="key", secret_access_key="secret")
+    request = Request({"type": "http", "method": "GET", "headers": [(b"range", b"bytes=0-9")], "path": "/"})
+    large, exits = Download("tickets/ab/x.ticket", "tag", TICKET_TYPE, "x.ticket"), Exits(presign_seconds=60)
+    answer = serve(request, Storage(store), large, exits)
+    assert answer.status_code == 307
+    assert answer.headers["location"].startswith("https://")
+    assert "tickets/ab/x.ticket" in answer.headers["location"]
+    assert "X-Amz-Signature" in answer.headers["location"]
+    assert answer.headers["cache-control"] == "no-store", "the address soon means nothing"
+    small = Download("tickets/ab/x.ticket", "tag", TICKET_TYPE, "x.ticket", content=b"0123456789abc")
+    assert serve(request, Storage(store), small, exits).body == b"0123456789"
+    known = Request({"type": "http", "method": "GET", "headers": [(b"if-none-match", b'"tag"')], "path": "/"})
+    assert serve(known, Storage(store), large, exits).status_code == 304
+    broken = Storage(S3Store("bucket", region="eu-west-1", skip_signature=True))
+    with pytest.raises(StorageFailed):
+        serve(request, broken, large, exits)
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_read_to_its_end(tmp_path: Path) -> None:
+    storage = make_storage(make_settings(tmp_path))
+    content = bytes(range(256)) * 4096
+    storage.put("exports/x", content)
+    pieces = storage.stream("exports/x", 5)
+    first = next(pieces)
+    storage.delete("exports/x")
+    assert first + b"".join(pieces) == content[5:]
+    with pytest.raises(NotFound):
+        next(storage.stream("exports/x"))
 
 
 def test_downloads_are_counted_a_day_and_robots_are_not(each_registry: Registry) -> None:

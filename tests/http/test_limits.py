@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from limits import parse
@@ -265,8 +267,6 @@ def test_streams_of_a_caller_are_bounded_and_a_closed_one_gives_its_place_back(
 
 
 def test_a_line_is_not_endless() -> None:
-    import anyio
-
     go = threading.Event()
     answers: list[int] = []
 
@@ -286,6 +286,16 @@ def test_a_line_is_not_endless() -> None:
 
     anyio.run(crowd)
     assert sorted(answers) == [0, 1, 2]
+
+
+def test_the_threads_of_a_line_may_give_way_to_those_who_answer() -> None:
+    async def priorities() -> tuple[int, int]:
+        own = await Line(1, 0).run(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+        return own, await Line(1, 0, 5).run(lambda: os.getpriority(os.PRIO_PROCESS, 0))
+
+    usual, lower = anyio.run(priorities)
+    assert usual == os.getpriority(os.PRIO_PROCESS, 0), "this thread's own is what it was"
+    assert lower == min(19, usual + 5)
 
 
 def test_publishing_goes_on_beside_a_crowd_that_checks_files(make_registry: MakeRegistry) -> None:

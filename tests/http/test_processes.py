@@ -26,6 +26,7 @@ from tests.factories import make_ticket
 from tests.registry import EACH, TICKET_TYPE, Templates, make_settings, problem
 
 ROOT = Path(__file__).parents[2]
+WRITERS = 6  # so that some are committed together
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def test_nothing_that_was_answered_is_lost_when_the_service_is_killed(
     answered: list[int] = []
 
     def publish_all(first: int) -> None:
-        for number in range(first, len(data), 2):
+        for number in range(first, len(data), WRITERS):
             try:
                 if publish(url, token, data[number], f"t{number}").status_code == 201:
                     answered.append(number)
@@ -115,16 +116,16 @@ def test_nothing_that_was_answered_is_lost_when_the_service_is_killed(
                 return
 
     with serve(settings, log) as process:
-        writers = [threading.Thread(target=publish_all, args=(first,)) for first in (0, 1)]
+        writers = [threading.Thread(target=publish_all, args=(first,)) for first in range(WRITERS)]
         for writer in writers:
             writer.start()
         patience = time.monotonic() + 20
-        while len(answered) < 8 and time.monotonic() < patience:
+        while len(answered) < 20 and time.monotonic() < patience:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         for writer in writers:
             writer.join()
-    assert 8 <= len(answered) < len(data)
+    assert 20 <= len(answered) < len(data)
     with serve(settings, log):
         for number in answered:
             file = httpx.get(f"{url}/api/v1/tickets/ada/t{number}/file")

@@ -13,12 +13,13 @@ import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock, Thread
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,7 +28,7 @@ from app.architectures.names import check_name
 from nirvana.errors import InvalidTicket, Problem, Unavailable
 from nirvana.errors import JsonObject as Json
 from nirvana.format.container import read_container
-from nirvana.format.lint import find_warnings
+from nirvana.format.lint import LintReport, find_warnings, lint
 from nirvana.format.reader import Limits
 from nirvana.format.ticket import Ticket
 from nirvana.networks.architecture import Architecture
@@ -36,10 +37,11 @@ from nirvana.verification.fingerprint import fingerprint, sketch
 
 MOST_FLOPS = 2**63  # of one forward pass: what a column holds
 MOST_THREADS = 2  # of checks without processes: each may take some hundred megabytes
-TASKS_OF_A_CHILD = 1000  # after which another takes its place
+BUSY_SECONDS = 2
 MOST_NESTED = 64  # levels of a manifest's free objects
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def check_file(data: bytes, limits: Limits) -> CheckedTicket:
     check_recipe(ticket)
     file_digest = "sha256:" + hashlib.sha256(data).hexdigest()
     return CheckedTicket(ticket.architecture, describe(ticket, data), sketch(ticket), file_digest, len(data))
+
+
+def lint_file(data: bytes, limits: Limits) -> LintReport:
+    """Check a ticket file as publishing does, and say what is wrong with it."""
+    return lint(data, limits, check_listable)
 
 
 def describe(ticket: Ticket, data: bytes) -> Json:
@@ -163,43 +170,95 @@ class Checker:
 
     Args:
         processes: how many; 0: threads of this process.
+        most_waiting: files that wait for their turn; each is held in memory.
+        niceness: of the processes, so that they give way to others.
+        files_of_a_process: after so many, about, another takes its place.
     """
 
-    def __init__(self, processes: int, limits: Limits) -> None:
-        self.processes, self.limits = processes, limits
+    def __init__(
+        self,
+        processes: int,
+        limits: Limits,
+        *,
+        most_waiting: int = 64,
+        niceness: int = 0,
+        files_of_a_process: int = 1000,
+    ) -> None:
+        self.processes, self.limits, self.most_waiting = processes, limits, most_waiting
+        self._niceness, self._most_taken = niceness, files_of_a_process * processes
         self._pool: ProcessPoolExecutor | None = None
+        self._taken = 0  # by the pool's processes together
+        self._held = 0  # files, of those who wait and those whose turn it is
         self._lock = Lock()
-        self._slots = anyio.CapacityLimiter(2 * processes or MOST_THREADS)  # one waits for each that is busy
+        self._slots = anyio.CapacityLimiter(3 * processes or MOST_THREADS)  # two wait for each that is busy
 
-    async def check(self, data: bytes) -> CheckedTicket:
+    async def check(self, data: bytes, then: Callable[[CheckedTicket], None] | None = None) -> CheckedTicket:
         """Check a file as `check_file` does.
+
+        Args:
+            then: done with a good one, in the thread that waited for the check.
 
         Raises:
             InvalidTicket, InvalidRecipe, TooLarge: as in `check_file`.
-            Unavailable: the process that checked it died.
+            Unavailable: the process that checked it died, or too many wait.
         """
-        work = partial(self._check_elsewhere if self.processes else self._check_here, data)
-        return await anyio.to_thread.run_sync(work, limiter=self._slots)
+        return await self._run(check_file, data, then)
 
-    def _check_here(self, data: bytes) -> CheckedTicket:
-        return check_file(data, self.limits)
+    async def lint(self, data: bytes) -> LintReport:
+        """Check a file as `lint_file` does. Raises: Unavailable: as in `check`."""
+        return await self._run(lint_file, data)
 
-    def _check_elsewhere(self, data: bytes) -> CheckedTicket:
+    def refuse_crowd(self) -> None:
+        """Refuse one more in the line, best before its body is read. Raises: Unavailable: it is too long."""
+        if self._held >= self._slots.total_tokens + self.most_waiting:
+            detail = f"{self.most_waiting} others wait for a check already; try again."
+            raise Unavailable(detail, retry_after_seconds=BUSY_SECONDS)
+
+    async def _run(
+        self, check: Callable[[bytes, Limits], T], data: bytes, then: Callable[[T], None] | None = None
+    ) -> T:
+        self.refuse_crowd()
+        run = self._check_elsewhere if self.processes else self._check_here
+
+        def work() -> T:
+            checked = run(check, data)
+            if then is not None:
+                then(checked)
+            return checked
+
+        self._held += 1
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._slots)
+        finally:
+            self._held -= 1
+
+    def _check_here(self, check: Callable[[bytes, Limits], T], data: bytes) -> T:
+        return check(data, self.limits)
+
+    def _check_elsewhere(self, check: Callable[[bytes, Limits], T], data: bytes) -> T:
         pool = self._open()
         try:
-            return pool.submit(check_file, data, self.limits).result()
+            return pool.submit(check, data, self.limits).result()
         except BrokenProcessPool as error:
             self._forget(pool)
             raise Unavailable("The process that checks uploads died; nothing was stored.") from error
 
     def _open(self) -> ProcessPoolExecutor:
+        """Return the pool for one more file; another one once its processes are due to be replaced.
+
+        The pool's own `max_tasks_per_child` is not for us: in Python 3.11 a process that ends while files
+        wait may not be replaced, and they wait for ever (gh-115634).
+        """
         with self._lock:
+            if self._pool is not None and self._taken >= self._most_taken:
+                self._pool.shutdown(wait=False)  # it finishes what it has
+                self._pool = None
             if self._pool is None:
                 context = multiprocessing.get_context("forkserver")
                 context.set_forkserver_preload([__name__])
-                self._pool = ProcessPoolExecutor(
-                    self.processes, context, _end_with_service, max_tasks_per_child=TASKS_OF_A_CHILD
-                )
+                begin = partial(_end_with_service, self._niceness)
+                self._pool, self._taken = ProcessPoolExecutor(self.processes, context, begin), 0
+            self._taken += 1
             return self._pool
 
     def _forget(self, pool: ProcessPoolExecutor) -> None:
@@ -215,8 +274,9 @@ class Checker:
             self._pool = None
 
 
-def _end_with_service() -> None:
+def _end_with_service(niceness: int) -> None:
     """Let this process end when the service does, even by SIGKILL; Ctrl-C is the service's alone."""
+    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_wait_for_the_end, daemon=True).start()
 

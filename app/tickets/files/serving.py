@@ -266,13 +266,13 @@ def serve(request: Request, storage: Storage, download: Download, exits: Exits =
         return Response(status_code=304, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{download.name}"'
     content = download.content
+    if content is None and not is_head(request):
+        elsewhere = _send_elsewhere(storage, download, exits, headers)
+        if elsewhere is not None:  # which says itself when it is missing: the store is not asked twice
+            return elsewhere
     size = storage.size(download.key) if content is None else len(content)
     if size is None:
         raise StorageFailed(f"The file {download.name} is missing from the blob store.")
-    if content is None and not is_head(request):
-        elsewhere = _send_elsewhere(storage, download, exits, headers)
-        if elsewhere is not None:
-            return elsewhere
     start, end = _range(request, headers["ETag"], size)
     status = 200 if (start, end) == (0, size) else 206
     if status == 206:

@@ -38,6 +38,11 @@ MAX_PROSE_WORDS = 5000
 RANKS = (1, 2, 3)
 ANYWHERE = 3
 _WORD = re.compile(r"[^\W_]+")
+_INSERT_SQLITE = text("INSERT INTO ticket_text (rowid, words) VALUES (:id, :words)")
+_INSERT_POSTGRES = text(
+    "INSERT INTO ticket_text (ticket_id, words) VALUES (:id, CAST(:words AS tsvector)) "
+    "ON CONFLICT (ticket_id) DO UPDATE SET words = excluded.words"
+)
 
 
 def words(text: str) -> Iterator[str]:
@@ -46,21 +51,29 @@ def words(text: str) -> Iterator[str]:
         yield word[0][:MAX_WORD_LENGTH]
 
 
-def keep_words(session: Session, row: Listing, owner: str) -> None:
-    """Write the words by which a listing is found; its card must be loaded."""
+def keep_words(session: Session, owned: Iterable[tuple[Listing, str]]) -> None:
+    """Write the words by which listings are found.
+
+    Args:
+        owned: each, whose card must be loaded, with its owner's name.
+    """
+    is_sqlite = _is_sqlite(session)
+    pattern = "{}" if is_sqlite else "'{}'"
+    rows = [
+        {"id": row.id, "words": " ".join(pattern.format(word) for word in _ranked(row, owner))}
+        for row, owner in owned
+    ]
+    if is_sqlite:
+        there = literal_column("rowid").in_([row["id"] for row in rows])
+        session.execute(delete(table("ticket_text")).where(there))
+    session.connection().execute(_INSERT_SQLITE if is_sqlite else _INSERT_POSTGRES, rows)
+
+
+def _ranked(row: Listing, owner: str) -> Iterable[str]:
+    """Return the words of a listing with the ranks that each counts for."""
     about = (owner, row.task, row.architecture_name, row.method, *row.tags)
     parts = [_words_of(row.name), _words_of(*about), _words_of(row.description, row.card)[:MAX_PROSE_WORDS]]
-    every = dict.fromkeys(f"{rank}{word}" for rank in RANKS for part in parts[:rank] for word in part)
-    if _is_sqlite(session):
-        session.execute(delete(table("ticket_text")).where(literal_column("rowid") == row.id))
-        statement, written = "INSERT INTO ticket_text (rowid, words) VALUES (:id, :words)", " ".join(every)
-    else:
-        statement = (
-            "INSERT INTO ticket_text (ticket_id, words) VALUES (:id, CAST(:words AS tsvector)) "
-            "ON CONFLICT (ticket_id) DO UPDATE SET words = excluded.words"
-        )
-        written = " ".join(f"'{word}'" for word in every)
-    session.execute(text(statement), {"id": row.id, "words": written})
+    return dict.fromkeys(f"{rank}{word}" for rank in RANKS for part in parts[:rank] for word in part)
 
 
 def _words_of(*texts: str | None) -> list[str]:
