@@ -40,6 +40,7 @@ from nirvana.tasks.task import task_from_json
 
 log = logging.getLogger("nirvana.app")
 MIB = 2**20
+MOST_DETAIL, MOST_PROBLEMS = 1_000, 50  # of an error: characters of a text, and how many
 MOST_FIELDS = 200  # of a form: `drop` may be repeated
 RESERVED = ("croissant", "data", "frontier", "leaderboard", "unyank", "yank")  # the ends of paths of a task
 _PLAIN_FILE = re.compile(r"[^A-Za-z0-9 ()._+-]+")
@@ -136,10 +137,17 @@ def make(settings: Settings, path: Path, name: str, fields: NewTask) -> MadeTask
         raise _child_error(settings, done.returncode, done.stderr[-2_000:])
     answer = json.loads((folder / "answer.json").read_text())
     if "error" in answer:
-        error = answer["error"]
-        errors = [Problem(**problem) for problem in error["errors"]]
-        raise error_classes()[error["code"]](error["detail"], errors=errors)
+        raise _file_error(answer["error"])
     return _made(settings, folder / "out", answer)
+
+
+def _file_error(error: Json) -> NirvanaError:
+    """Return the child's error, whatever long names the file has cut short."""
+    cut = [
+        {name: text[:MOST_DETAIL] for name, text in one.items()} for one in error["errors"][:MOST_PROBLEMS]
+    ]
+    kind = error_classes()[error["code"]]
+    return kind(error["detail"][:MOST_DETAIL], errors=[Problem(**one) for one in cut])
 
 
 def _made(settings: Settings, out: Path, answer: Json) -> MadeTask:

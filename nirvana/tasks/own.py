@@ -142,15 +142,25 @@ def read_examples(path: Path, reading: Reading) -> Examples:
         raise refuse("", "empty", "found an empty file")
     if kind is not None and kind not in KINDS:
         raise refuse("/kind", "kind", f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    if suffix not in (".npz", ".zip"):
-        return (read_parquet if suffix == ".parquet" else read_csv)(path, label, drop)
-    if drop:
+    if drop and suffix in (".npz", ".zip"):
         found = "an .npz file" if suffix == ".npz" else "a .zip file"
         detail = f"columns to drop ({', '.join(drop)}) are a table's, found {found}"
         raise refuse("/drop", "drop", detail)
-    if suffix == ".zip":
-        return read_images(path, reading.image_size)
-    return read_npz(path, label, kind)
+    try:
+        if suffix == ".zip":
+            return read_images(path, reading.image_size)
+        if suffix == ".npz":
+            return read_npz(path, label, kind)
+        return (read_parquet if suffix == ".parquet" else read_csv)(path, label, drop)
+    except (
+        ValueError,
+        RuntimeError,
+        LookupError,
+    ) as error:  # of decoders, on damage that they did not expect
+        if environment.is_out_of_memory(error):
+            raise
+        detail = f"the file cannot be read as {suffix} ({str(error)[:200]})"
+        raise refuse("", "unreadable", detail) from error
 
 
 def remove(name: str) -> None:

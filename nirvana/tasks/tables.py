@@ -139,8 +139,16 @@ def read_csv(path: Path, label: str | None, drop: Sequence[str] = ()) -> Example
 
 def _sniff(line: str) -> str:
     """Return the delimiter that parts a line into the most fields."""
-    counts = {mark: len(next(csv.reader([line], delimiter=mark), [])) for mark in DELIMITERS}
+    counts = {mark: _count_fields(line, mark) for mark in DELIMITERS}
     return max(DELIMITERS, key=counts.__getitem__)
+
+
+def _count_fields(line: str, mark: str) -> int:
+    """Count the fields of a line; 0 where one would be longer than any may be."""
+    try:
+        return len(next(csv.reader([line], delimiter=mark), []))
+    except csv.Error:
+        return 0
 
 
 def _read_rows(rows: Rows, label: str | None, drop: Sequence[str]) -> Examples:

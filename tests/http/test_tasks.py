@@ -218,6 +218,10 @@ def test_a_file_that_is_no_task_is_refused_with_the_reason(registry: Registry) -
         else:
             assert answer.status_code in (400, 422)
     assert registry.storage.keys("tasks") == []
+    wide = ",".join("x" * 50_000 + str(number) for number in range(100)).encode()
+    answer = make(registry, data=wide + b"\n" + b",".join([b"a"] * 100) + b"\n")
+    assert answer.status_code == 422
+    assert len(answer.content) < 150_000, "a long name is not sent back whole"
 
 
 def test_only_who_may_publish_makes_tasks(registry: Registry) -> None:

@@ -322,3 +322,14 @@ def test_a_further_folder_of_tasks_goes_before_ones_own(
     tasks.add(table, "flowers", title="another", seed=7, replace=True)
     assert tasks.get("flowers").title == "mine"
     assert tasks.names().count("flowers") == 1
+
+
+def test_a_file_with_damage_that_no_decoder_expects_is_refused_as_well(images: Path, tmp_path: Path) -> None:
+    content = images.read_bytes()
+    entry = content.index(b"PK\x01\x02")  # of the zip's directory
+    for name, place, byte in (("version.npz", 6, 200), ("encrypted.npz", 8, 1), ("method.npz", 10, 99)):
+        damaged = bytearray(content)
+        damaged[entry + place] = byte
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(Invalid):
+            tasks.add(tmp_path / name, "damaged")

@@ -242,3 +242,13 @@ def test_without_pyarrow_the_extra_to_install_is_named(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Unavailable, match=r"needs pyarrow.*pip install 'nirvana-tickets\[data\]'"):
         read_parquet(tmp_path / "t.parquet", None)
+
+
+def test_a_header_that_is_too_long_for_one_field_is_still_parted(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    names = ",".join("x" * 50_000 + str(number) for number in range(4))
+    path.write_text(f"{names},kind\n" + "1,2,3,4,a\n" * 3)
+    assert read_csv(path, None).x.shape == (3, 4)
+    path.write_text("x" * 200_000 + "\n1\n")
+    with pytest.raises(Invalid, match="cannot be parsed"):
+        read_csv(path, None)
