@@ -173,9 +173,7 @@ async def _fetch(
 
 def _unavailable(address: str, why: str) -> Unavailable:
     host = urlsplit(address).hostname
-    return Unavailable(
-        f"{host} cannot be used to sign in now: {why}. Try again later.", retry_after_seconds=30
-    )
+    return Unavailable(f"{host} signs nobody in now: {why}. Try again later.", retry_after_seconds=30)
 
 
 def _why(error: Exception) -> str:
