@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -10,11 +11,14 @@ from sqlalchemy import select, text
 
 from app.__main__ import alembic_config
 from app.accounts.models import Account
+from app.accounts.organisations.service import create_organisation
+from app.accounts.service import create_account
 from app.db import Database
 from app.evaluations.models import Attestation
 from app.evaluations.origins import Outcome, find_origins, list_attestations, record_attestation
 from app.settings import Settings
 from app.storage import Storage
+from app.tasks.models import TaskRow
 from app.tickets.models import Listing
 from app.tickets.publishing import Publication, publish_ticket
 from app.tickets.search.conditions import Search
@@ -24,6 +28,7 @@ from nirvana.format.ticket import Ticket
 from nirvana.tasks.task import Seal
 from tests.app.test_exams import World, open_world
 from tests.factories import make_masks, make_ticket, permute_units
+from tests.registry import make_settings
 
 
 @pytest.fixture
@@ -96,6 +101,22 @@ def test_a_task_with_secret_rows_seals_and_one_with_public_ones_does_not(
         monkeypatch.setattr(tasks, "get", lambda name, task=task: task)
         ticket = (digest, "digits", 1)
         assert find_origins(world.session, [ticket]) == {ticket: expected}
+
+
+def test_a_seal_says_nothing_of_its_maker_nor_of_an_organisation_that_has_that_member(
+    world: World, tmp_path: Path
+) -> None:
+    session, settings = world.session, make_settings(tmp_path)
+    ada, bob = (create_account(session, name) for name in ("ada", "bob"))
+    session.flush()
+    lab = create_organisation(session, settings, ada, "lab")
+    about = {"name": "ada/flowers", "body": {"seal": {"size": 20}}, "stored_bytes": 0}
+    session.add(TaskRow(**about, owner_id=ada.id))
+    session.flush()
+    owners = {owner.name: ("sha256:" + "0" * 64, "ada/flowers", owner.id) for owner in (ada, bob, lab)}
+    found = find_origins(session, list(owners.values()))
+    origins = {name: found[ticket] for name, ticket in owners.items()}
+    assert origins == {"ada": "brought-in", "bob": "sealed", "lab": "brought-in"}
 
 
 def test_winners_are_attested_or_sealed_and_shown_once_unless_somebody_asks_for_more(world: World) -> None:
