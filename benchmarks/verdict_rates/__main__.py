@@ -3,7 +3,8 @@
 Two pages. `verdict-rates`: plants tickets, trains every arm of each with 20 data orders (once: `--out` keeps
 them), draws verifications from these pools and prints how they ended; runs whole verifications of other
 tickets as a check; measures gate 0's spectrum test; and simulates the looks. `adversary-rates`: whole
-verifications of adversaries' tickets.
+verifications of adversaries' tickets, and a record of each (adversary-rates.jsonl), with which `--take-up`
+goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -49,8 +50,12 @@ def _planted(out: Path, seeds: Sequence[int], asked: argparse.Namespace) -> str:
 
 
 def _adversaries(out: Path, seeds: Sequence[int], asked: argparse.Namespace) -> str:
+    if asked.take_up:
+        attacks.take_up(out, Path(asked.take_up))
     attacked = [attacks.Attack(kind, seed) for seed in seeds for kind in attacks.PLANTED]
     work_off("adversaries", attacked, out, asked.jobs)
+    if asked.write:
+        attacks.write_records(out, attacked, Path(asked.write) / "adversary-rates.jsonl")
     return attacks.write_up(out, attacked)
 
 
@@ -60,6 +65,7 @@ PAGES = {"verdict-rates": _planted, "adversary-rates": _adversaries}
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.verdict_rates", description=__doc__)
     parser.add_argument("--only", choices=PAGES, help="one page alone")
+    parser.add_argument("--take-up", metavar="FILE", help="records of adversaries that are not run again")
     parser.add_argument("--out", default=os.environ.get("NIRVANA_BENCH_OUT") or ".verdict-rates")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--tickets", type=int, default=len(SEEDS), help="of each kind, at most 20")

@@ -1,11 +1,12 @@
-"""Whole verifications of adversaries' tickets, and the table of how they ended."""
+"""Whole verifications of adversaries' tickets, the table of how they ended, and the records behind it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from benchmarks.verdict_rates.adversaries import ADVERSARIES, HONEST
 from benchmarks.verdict_rates.ends import MOST, REPLICATES, verify_alone
 from benchmarks.verdict_rates.planting import ARCHITECTURE, TASK, ticket_path
 from benchmarks.working import read_json, write_json
-from nirvana import lab
 from nirvana.verification.protocol import PROTOCOL
 from nirvana.verification.statistics import wilson
 
 WINNING, MOST_FALSE = "WINNING", 0.01
 PLANTED = ADVERSARIES | HONEST
 Outcome = dict[str, Any]  # `Evaluation.to_dict()`, with the ticket's `prunable_density`
+RECORDED = (
+    *("verdict", "protocol", "reason", "replicates", "seed", "ticket"),
+    *("density", "prunable_density", "live_density", "environment"),
+)
+"""What a record has of an outcome."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,37 @@ class Attack:
         write_json(self.path(out), ended.to_dict() | named)
 
 
+def write_records(out: Path, attacks: Sequence[Attack], path: Path) -> None:
+    """Write a line of JSON for each verification: what the table is made of."""
+    lines = []
+    for attack in attacks:
+        outcome = read_json(attack.path(out))
+        record = {name: outcome[name] for name in RECORDED}
+        copies = {"gate": {"duplicates": outcome["gate"]["duplicates"]}}
+        lines.append(json.dumps({"kind": attack.kind, "ticket_seed": attack.seed} | record | copies) + "\n")
+    path.write_text("".join(lines))
+
+
+def take_up(out: Path, path: Path) -> None:
+    """Take the verifications that a file of records has, by today's protocol, for done."""
+    for record in map(json.loads, path.read_text().splitlines()):
+        attack = Attack(record["kind"], record["ticket_seed"])
+        if record["protocol"] == PROTOCOL and not attack.is_done(out):
+            write_json(attack.path(out), record)
+
+
 def write_up(out: Path, attacks: Sequence[Attack]) -> str:
     """The page that `make bench-verdicts` prints."""
     ends: dict[str, list[Outcome]] = {}
     for attack in attacks:
         ends.setdefault(attack.kind, []).append(read_json(attack.path(out)))
     heads = "| kind | n | WINNING % | 95 % | other verdicts % | stopped by | density %: all, prunable, live |"
-    where = ", ".join(f"{name} {value}" for name, value in lab.environment().items())
     lines = [
         "# Adversaries: how often an attack is called WINNING",
         "",
         f"Written by `make bench-verdicts`; nothing here was typed in. Protocol `{PROTOCOL}`, task {TASK}, "
-        f"{ARCHITECTURE}. Machine and versions: {where}.",
+        f"{ARCHITECTURE}. A line of [adversary-rates.jsonl](adversary-rates.jsonl) for each verification. "
+        f"Machines and versions: {_machines(ends)}.",
         "",
         "Tickets that try to steer, buy or move their verdict (see adversaries.py), each verified whole with "
         f"{REPLICATES} to {MOST} replicates, unless its author asks for another number. Intervals: Wilson's "
@@ -81,6 +105,16 @@ def write_up(out: Path, attacks: Sequence[Attack]) -> str:
         _goal([outcomes for kind, outcomes in ends.items() if kind in ADVERSARIES]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _machines(ends: Mapping[str, Sequence[Outcome]]) -> str:
+    """Name the machines, each with how many verifications ran there."""
+    counts = Counter(
+        ", ".join(f"{name} {value}" for name, value in outcome["environment"].items())
+        for outcomes in ends.values()
+        for outcome in outcomes
+    )
+    return "; ".join(f"{machine} ({count} verifications)" for machine, count in counts.most_common())
 
 
 def _row(kind: str, outcomes: Sequence[Outcome]) -> str:

@@ -169,19 +169,13 @@ def test_an_attack_is_verified_whole_and_the_table_has_its_rate(
     attack.run(tmp_path)
     assert attack.is_done(tmp_path)
     assert read_json(attack.path(tmp_path))["replicates"] == 2
-    rows = [attacks.Attack("permuted", seed) for seed in range(4)]
+    rows, whole = [attacks.Attack("permuted", seed) for seed in range(4)], read_json(attack.path(tmp_path))
     for row, verdict in zip(rows, ("WINNING", "WINNING", "MATCHING", "INVALID"), strict=True):
         reason = f"new values (of {row.seed}) do" if verdict != "WINNING" else "it wins"
         gate = {"duplicates": ["one"] if verdict == "INVALID" else []}
-        ended = {
-            "verdict": verdict,
-            "reason": reason,
-            "gate": gate,
-            "density": 0.444,
-            "prunable_density": 0.1,
-            "live_density": 0.2,
-        }
-        write_json(row.path(tmp_path), ended)
+        densities = {"density": 0.444, "prunable_density": 0.1, "live_density": 0.2}
+        ended = {"verdict": verdict, "reason": reason, "gate": gate}
+        write_json(row.path(tmp_path), whole | ended | densities)
     page = attacks.write_up(tmp_path, [attack, *rows])
     row_of_four = (
         "| permuted | 4 | 50 | 15 to 85 | MATCHING 25, INVALID 25 | new values do; copies found: 1 of 4 |"
@@ -189,3 +183,7 @@ def test_an_attack_is_verified_whole_and_the_table_has_its_rate(
     assert f"{row_of_four} 44.4, 10.0, 20.0 |" in page
     assert "| hidden-attention | 1 | " in page
     assert f"- **permuted**: {ADVERSARIES['permuted'].description}" in page
+    records, elsewhere = tmp_path / "records.jsonl", tmp_path / "elsewhere"
+    attacks.write_records(tmp_path, [attack, *rows], records)
+    attacks.take_up(elsewhere, records)
+    assert attacks.write_up(elsewhere, [attack, *rows]) == page
