@@ -338,7 +338,8 @@ def free_port() -> int:
 def memory_of(pid: int) -> float:
     """Resident MiB of a process and all below it."""
     own = Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()
-    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    threads = Path(f"/proc/{pid}/task").glob("*/children")  # each names the processes that it began
+    below = [child for thread in threads for child in thread.read_text().split()]
     return (int(own[0]) / 1024 if own else 0.0) + sum(memory_of(int(child)) for child in below)
 
 

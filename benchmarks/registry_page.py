@@ -381,7 +381,9 @@ PARTS: dict[str, tuple[str, Callable[[Asked], None]]] = {
 
 def describe_machine() -> str:
     """Return the machine and the versions as a table."""
-    lines = [describe("of the tables' generators"), row(["versions of the service", _versions()])]
+    known = describe("of the tables' generators").splitlines()
+    lines = [line for line in known if not line.startswith(("| cores |", "| threads |"))]  # nothing is bound
+    lines += [row(["cores", os.cpu_count()]), row(["versions of the service", _versions()])]
     if registry.POSTGRES in os.environ:
         with create_engine(os.environ[registry.POSTGRES]).connect() as connection:
             version, fsync = (connection.scalar(text(f"SHOW {one}")) for one in ("server_version", "fsync"))
