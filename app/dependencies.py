@@ -325,10 +325,13 @@ TicketReference = Annotated[
 ]
 
 
-class TaskConvertor(StringConvertor):
-    """The part of a path that names a task; routes with more after it come first."""
+TASK_PARTS = ("croissant", "data", "frontier", "leaderboard", "unyank", "yank")
 
-    regex = r"[^/]+(?:/[^/]+)?"
+
+class TaskConvertor(StringConvertor):
+    """The part of a path that names a task. What follows it is no part of its name (`TASK_PARTS`)."""
+
+    regex = rf"[^/]+(?:/(?!(?:{'|'.join(TASK_PARTS)})(?:/|$))[^/]+)?"
 
 
 register_url_convertor("task", TaskConvertor())

@@ -60,6 +60,7 @@ from nirvana.environment import VERSION
 
 CHECKS, COMMITS, LINTS = 64, 64, 8  # that wait
 LINT_NICENESS = 10
+COMPARISONS = (1, 8)  # of masks, at once, and waiting; each may take some hundred megabytes
 PASSWORDS = (2, 32, 10)  # each takes 19 MiB, and time, of which those who answer come first
 MAKING = (1, 4)  # tasks: each has a process
 TASK_UPLOADS = (8, 2)  # at once, in all and of a person: each has a file on the disk
@@ -136,7 +137,7 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.checker = Checker(processes, limits, most_waiting=CHECKS)
     app.state.linter = Checker(min(1, processes), limits, most_waiting=LINTS, niceness=LINT_NICENESS)
     app.state.commits = Commits(database, COMMITS)
-    app.state.passwords = Line(*PASSWORDS)
+    app.state.passwords, app.state.comparing = Line(*PASSWORDS), Line(*COMPARISONS)
     app.state.making, app.state.task_uploads = Line(*MAKING), Places(*TASK_UPLOADS, "uploads of tasks")
 
 

@@ -11,6 +11,7 @@ from tests.registry import Templates
 
 MAY_BE_MISSING = ("data set not here", "no CUDA device here")  # for these CI lets a test be skipped
 _skipped: list[str] = []
+os.environ.pop("COLUMNS", None)  # pytest-xdist says 80 to its processes; our tables are as wide as for a pipe
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import anyio
 from fastapi import Request
 
 from app.db import Json
+from app.dependencies import TASK_PARTS
 from app.settings import Settings
 from app.tasks.making import MOST_NAME, OUT_OF_MEMORY, TOO_LARGE
 from app.tasks.schemas import NewTask
@@ -42,7 +43,6 @@ log = logging.getLogger("nirvana.app")
 MIB = 2**20
 MOST_DETAIL, MOST_PROBLEMS = 1_000, 50  # of an error: characters of a text, and how many
 MOST_FIELDS = 200  # of a form: `drop` may be repeated
-RESERVED = ("croissant", "data", "frontier", "leaderboard", "unyank", "yank")  # the ends of paths of a task
 _PLAIN_FILE = re.compile(r"[^A-Za-z0-9 ()._+-]+")
 
 
@@ -52,7 +52,7 @@ def check_name(owner: str, name: str) -> str:
     if not own.NAME.fullmatch(tail):
         detail = f"{name[:100]!r} is not a task's name: 1 to 60 of a-z, 0-9, '.', '_', '-'"
         raise InvalidName(f"name: {detail}.", errors=[Problem("/name", "pattern", detail)])
-    if tail in RESERVED:
+    if tail in TASK_PARTS:
         detail = f"{tail!r} is no task's name: the registry's own paths end so"
         raise InvalidName(f"name: {detail}.", errors=[Problem("/name", "reserved", detail)])
     return f"{owner}/{tail}"

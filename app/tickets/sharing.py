@@ -83,7 +83,7 @@ async def diff_tickets(
     are compared in the order that they have."""
     files = [get_ticket(session, name, reader).blob.digest for name in (ticket, other)]
     compare = partial(_diff_files, storage, files, limits_of(settings))
-    line: Line = request.app.state.linting
+    line: Line = request.app.state.comparing
     shared = await line.run(compare)
     return Diff.model_validate({"first": ticket, "second": other} | shared)
 

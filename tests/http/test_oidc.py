@@ -502,6 +502,9 @@ def test_a_new_account_counts_as_a_sign_up_and_trying_as_a_sign_in(
     registry = make_registry(rates=rates, **settings_of(provider))
     with new_browser(registry) as browser:
         sign_up(browser, provider)
+    provider.subject = "somebody-else"
+    with new_browser(registry) as browser:
+        sign_in(browser, provider)
         assert browser.post("/sign-in/oidc/name", data={"name": "grace-2"}).status_code == 429
         assert browser.get("/sign-in/oidc").status_code == 303
         assert browser.get("/sign-in/oidc").status_code == 429
