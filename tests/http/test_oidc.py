@@ -498,7 +498,7 @@ def test_the_last_way_to_sign_in_stays(registry: Registry, browser: httpx.Client
 def test_a_new_account_counts_as_a_sign_up_and_trying_as_a_sign_in(
     make_registry: MakeRegistry, provider: Provider
 ) -> None:
-    rates = {"sign-in": "3/day", "sign-up": "1/day"}
+    rates = {"sign-in": "5/day", "sign-up": "1/day"}
     registry = make_registry(rates=rates, **settings_of(provider))
     with new_browser(registry) as browser:
         sign_up(browser, provider)
