@@ -36,8 +36,8 @@ migrate: $(READY) ## bring the database to the newest schema
 migration: $(READY) ## write a migration from the models: make migration m="what changes"
 	$(BIN)/alembic revision --autogenerate -m "$(m)"
 
-test: $(READY) ## run the tests, on SQLite and PostgreSQL
-	scripts/with-postgres $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+test: $(READY) ## run the tests, on SQLite and PostgreSQL (ARGS="-n 2 --dist loadfile": two files at once)
+	scripts/with-postgres $(BIN)/python -m pytest $(ARGS)
 
 check: $(READY) ## lint, format, types, import rules and the bounds of house
 	$(BIN)/ruff check .
