@@ -28,6 +28,8 @@ SESSION: tuple[tuple[str, tuple[str, ...]], ...] = (
             "nirvana env",
             "nirvana signup --help",
             "nirvana password --help",
+            "nirvana organisations create lab",
+            "nirvana organisations ls",
         ),
     ),
     (
