@@ -1,7 +1,8 @@
 """Dependencies of routes: settings, storage, a session, the caller, the page of a list, a ticket's name.
 
 Those that wait for nothing are coroutines: a plain function would be run in a thread, and a thread that
-answers waits its turn behind those that check files.
+answers waits its turn behind those that check files. Those of every request take the request and not each
+other, because a dependency of a dependency costs FastAPI more than most of them do.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ async def get_database(request: Request) -> Database:
 DatabaseDep = Annotated[Database, Depends(get_database)]
 
 
-def get_session(request: Request, database: DatabaseDep) -> Iterator[Session]:
+def get_session(request: Request) -> Iterator[Session]:
     """Open the request's one transaction: it only reads for GET and HEAD, and commits before the answer."""
+    database: Database = request.app.state.database
     with database.read() if request.method in READING else database.write() as session:
         yield session
 
@@ -77,15 +79,24 @@ StorageDep = Annotated[Storage, Depends(get_storage)]
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-async def identify(request: Request, database: DatabaseDep) -> Caller | None:
+async def identify(request: Request) -> Caller | None:
     """Return who sends a request, by the Authorization header or a session's cookie; None without either.
 
-    This has its own short transaction, over before the body is read, so that no slow upload holds a lock.
+    This has its own short transaction, over before the body is read, so that no slow upload holds a lock. Who
+    it is is found once for a request.
 
     Raises:
         Unauthenticated: the header is not a bearer token that is known here.
         RateLimited: the address has sent too many that are not.
     """
+    if not hasattr(request.state, "sender"):
+        request.state.sender = await _find_sender(request)
+    sender: Caller | None = request.state.sender
+    return sender
+
+
+async def _find_sender(request: Request) -> Caller | None:
+    database: Database = request.app.state.database
     header, cookie = request.headers.get("authorization"), request.cookies.get(COOKIE)
     if header is None:
         return await run_in_threadpool(_find_session, database, cookie) if cookie else None
@@ -98,12 +109,13 @@ async def identify(request: Request, database: DatabaseDep) -> Caller | None:
 Sender = Annotated[Caller | None, Depends(identify)]
 
 
-async def find_caller(request: Request, sender: Sender) -> Caller | None:
+async def find_caller(request: Request) -> Caller | None:
     """Return the caller of the API: the sender, where a session that writes proves to be our own page's.
 
     Raises:
         Forbidden: it does not.
     """
+    sender = await identify(request)
     is_session = sender is not None and sender.token.kind == "session"
     if not is_session or request.method in READING:
         return sender
@@ -169,18 +181,33 @@ def _note_use(database: Database, caller: Caller) -> None:
 OptionalCaller = Annotated[Caller | None, Depends(find_caller)]
 
 
-async def find_payer(request: Request, sender: Sender, settings: SettingsDep) -> Payer:
+async def find_payer(request: Request) -> Payer:
     """Return who pays for a request: the person behind the token, or else the address."""
+    sender = await identify(request)
     if sender is None:
         return payer_at(request)
-    return Payer(accounts.person_of(sender.account, settings).key, True)
+    return Payer(accounts.person_of(sender.account, request.app.state.settings).key, True)
 
 
 PayerDep = Annotated[Payer, Depends(find_payer)]
 
 
-async def limit_request(request: Request, payer: PayerDep) -> None:
-    """Count a request, before anything else is done for it. Raises: RateLimited."""
+async def check_request(request: Request) -> None:
+    """Count a request, before anything else is done for it, and refuse what no route takes.
+
+    Raises:
+        RateLimited: of `limit_request`.
+        InvalidQuery, NotFound: of `refuse_unknown_query`.
+        RequestValidationError: of `refuse_unstorable_body`.
+    """
+    await limit_request(request)
+    refuse_unknown_query(request)
+    await refuse_unstorable_body(request)
+
+
+async def limit_request(request: Request) -> None:
+    """Count a request. Raises: RateLimited."""
+    payer = await find_payer(request)
     route, default = request.scope["route"], "read" if request.method in READING else "write"
     action = ACTIONS.get(getattr(route, "operation_id", None) or route.name, default)
     if action is None:
@@ -220,8 +247,9 @@ async def any_caller(caller: OptionalCaller) -> Caller:
     return caller
 
 
-async def find_account(caller: OptionalCaller) -> Account | None:
+async def find_account(request: Request) -> Account | None:
     """Return the account whose private listings may be read: the caller's, if the token may read."""
+    caller = await find_caller(request)
     if caller is None or "read" not in caller.token.scopes:
         return None
     return caller.account
@@ -395,7 +423,7 @@ def _is_surrogate(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
-async def refuse_unknown_query(request: Request) -> None:
+def refuse_unknown_query(request: Request) -> None:
     """Refuse a query that the route does not know: a typo must never widen a search.
 
     Raises:

@@ -21,7 +21,7 @@ from app.architectures.routes import router as architectures
 from app.changes.feeds import router as feeds
 from app.changes.routes import router as changes
 from app.db import make_database
-from app.dependencies import limit_request, refuse_unknown_query, refuse_unstorable_body
+from app.dependencies import check_request
 from app.devices.routes import pages as device_pages
 from app.devices.routes import router as devices
 from app.dumps.routes import router as dumps
@@ -53,6 +53,7 @@ from app.tickets.pages import router as ticket_pages
 from app.tickets.routes import router as tickets
 from app.tickets.service import read_gauges as ticket_gauges
 from app.tickets.sharing import router as sharing
+from app.tickets.summaries import Summaries
 from app.transfers.routes import pages as transfer_pages
 from app.transfers.routes import router as transfers
 from app.webhooks.routes import router as webhooks
@@ -64,14 +65,14 @@ COMPARISONS = (1, 8)  # of masks, at once, and waiting; each may take some hundr
 PASSWORDS = (2, 32, 10)  # each takes 19 MiB, and time, of which those who answer come first
 MAKING = (1, 4)  # tasks: each has a process
 TASK_UPLOADS = (8, 2)  # at once, in all and of a person: each has a file on the disk
-API = (
+API = (  # what is asked for most comes first: each request is held against one after the other
+    tickets,
     health.service_router,
     accounts,
     devices,
     organisations,
     verifications,
     moderation,
-    tickets,
     sharing,
     tasks,
     architectures,
@@ -106,11 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=_live,
-        dependencies=[
-            Depends(limit_request),
-            Depends(refuse_unknown_query),
-            Depends(refuse_unstorable_body),
-        ],
+        dependencies=[Depends(check_request)],
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _fill_state(app, settings)
@@ -133,6 +130,7 @@ def _fill_state(app: FastAPI, settings: Settings) -> None:
     app.state.streams = Places(settings.max_streams, settings.max_streams_per_caller)
     app.state.exporter = Exporter(settings, database, app.state.storage, app.state.limiter)
     app.state.downloads = Downloads(database)
+    app.state.summaries = Summaries()
     limits, processes = limits_of(settings), settings.check_processes
     app.state.checker = Checker(processes, limits, most_waiting=CHECKS)
     app.state.linter = Checker(min(1, processes), limits, most_waiting=LINTS, niceness=LINT_NICENESS)

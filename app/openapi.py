@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from app.db import Json
-from app.dependencies import get_database, identify, limit_request
+from app.dependencies import check_request
 from app.limits.rates import ACTIONS
 from app.pages import render
 from app.schemas import ProblemDocument, problems
@@ -116,7 +116,7 @@ def _complete(operation: Json, route: RouteContext) -> None:
     """Add the errors that follow from what an operation depends on, and the headers of every answer."""
     responses = operation["responses"]
     calls = set(_calls(route.dependant))
-    optional: list[Json] = [{}, {"token": []}] if identify in calls else []
+    optional: list[Json] = [{}, {"token": []}] if check_request in calls else []
     operation["security"] = [{"token": []}] if "401" in responses else optional
     for status, response in problems(*_errors(operation, calls, route.path or "")).items():
         if str(status) not in responses or status == 422:
@@ -136,12 +136,10 @@ def _errors(operation: Json, calls: set[Call], path: str) -> Iterator[int]:
     yield 422  # an unknown parameter
     if "requestBody" in operation:
         yield from (400, 413)
-    if identify in calls:
-        yield 401
-    if limit_request in calls and ACTIONS.get(operation["operationId"], "any") is not None:
-        yield 429
-    if get_database in calls or identify in calls:
-        yield 503
+    if check_request in calls:  # it asks the database who sends it
+        yield from (401, 503)
+        if ACTIONS.get(operation["operationId"], "any") is not None:
+            yield 429
         if not operation["operationId"].startswith(READING):
             yield 507
 

@@ -31,7 +31,7 @@ Text = Annotated[str, Form(max_length=1000)]
 DAY = 86_400
 
 
-def find_signed_in(request: Request, sender: Sender) -> Caller | None:
+async def find_signed_in(request: Request, sender: Sender) -> Caller | None:
     """Return who is signed in by this browser, for the header of every page."""
     caller = sender if sender is not None and sender.token.kind == "session" else None
     request.state.signed_in = caller.account.name if caller is not None else None

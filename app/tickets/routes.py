@@ -77,7 +77,6 @@ from app.tickets.schemas import (
     TicketResponse,
     Visibility,
     Yank,
-    page_of,
     query_facets,
     query_search,
     summarise,
@@ -86,11 +85,11 @@ from app.tickets.schemas import (
 from app.tickets.search.conditions import Search
 from app.tickets.search.results import (
     Edge,
+    find_hits,
     list_ancestors,
     list_children,
     list_edges,
     list_similar,
-    search_tickets,
 )
 from app.tickets.service import (
     etag,
@@ -104,6 +103,7 @@ from app.tickets.service import (
     update_card,
     yank_ticket,
 )
+from app.tickets.summaries import Summaries
 from app.tickets.visibility import change_visibility
 from nirvana.errors import Invalid, Problem
 from nirvana.format.ticket import MEDIA_TYPE
@@ -129,20 +129,21 @@ IfMatch = Annotated[
 ]
 
 
-@router.get("/tickets", operation_id="list_tickets", responses=problems(422))
+@router.get("/tickets", operation_id="list_tickets", response_model=TicketPage, responses=problems(422))
 def list_tickets(
+    request: Request,
     session: SessionDep,
     reader: Reader,
     paging: PagingDep,
     search: Annotated[Search, Depends(query_search)],
     facets: Annotated[tuple[str, ...], Depends(query_facets)],
-) -> TicketPage:
+) -> Response:
     """Search listings. Accuracies and verdicts are those measured here; a claim is never searched."""
-    page = search_tickets(
-        session, search, reader=reader, limit=paging.limit, cursor=paging.cursor, facets=facets
-    )
+    page = find_hits(session, search, reader=reader, limit=paging.limit, cursor=paging.cursor, facets=facets)
     paging.link(next=page.next_cursor, prev=page.previous_cursor)
-    return page_of(page, find_copies(session, page.rows))
+    summaries: Summaries = request.app.state.summaries
+    body = summaries.page_body(session, page)
+    return Response(body, media_type="application/json", headers=paging.response.headers)
 
 
 @router.get(f"{TICKET}/file", operation_id="get_ticket_file", response_class=Response,

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from app.db import Json
 from app.evaluations.schemas import EVALUATION_EXAMPLE, EvaluationResponse
-from app.pagination import Page
 from app.schemas import Instant, Plain, RequestModel, ResponseModel, example
 from app.tickets.models import Listing
 from app.tickets.search.conditions import FACETS, Search, read_facets, read_search
@@ -57,7 +56,6 @@ SUMMARY_EXAMPLE: Json = {
     "flops": 7198,
     "speedup": 13.95,
     "train_bytes": 78540,
-    "downloads": 0,
     "initial": "seeded",
     "rewind_step": 0,
     "license": "CC-BY-4.0",
@@ -74,6 +72,7 @@ SUMMARY_EXAMPLE: Json = {
     "yanked_at": None,
     "yank_reason": None,
     "yank_detail": None,
+    "downloads": 0,
 }
 
 
@@ -115,7 +114,6 @@ class TicketSummary(ResponseModel):
         int,
         Field(description="that training keeps: parameters, gradients, Adam's moments, places of weights"),
     ]
-    downloads: int
     initial: str
     rewind_step: int
     license: str
@@ -132,6 +130,7 @@ class TicketSummary(ResponseModel):
     yanked_at: Instant | None
     yank_reason: str | None
     yank_detail: str | None
+    downloads: int
 
 
 class LayerResponse(ResponseModel):
@@ -423,16 +422,6 @@ def summarise(rows: Iterable[Listing], copies: Mapping[int, str]) -> list[Ticket
     return [TicketSummary.model_validate(summary_of(row, copies)) for row in rows]
 
 
-def page_of(page: Page[Listing], copies: Mapping[int, str]) -> TicketPage:
-    """Return the body of a page of a search, whose owners must be loaded."""
-    items = [
-        FoundTicket.model_validate(summary_of(row, copies) | {"more": page.more.get(row.id, 0)})
-        for row in page.rows
-    ]
-    names = TicketPage.model_fields.keys() - {"items"}
-    return TicketPage.model_validate({name: getattr(page, name) for name in names} | {"items": items})
-
-
 _SAME = tuple(
     TicketSummary.model_fields.keys()
     - {"copy_of", "owner", "architecture", "compression", "initial", "parent"}
@@ -463,12 +452,12 @@ def _query_parameter(row: Filter) -> inspect.Parameter:
     return inspect.Parameter(row.name, _KEYWORD, default=query, annotation=row.annotation)
 
 
-def query_search(**query: str | bool | None) -> Search:
+async def query_search(**query: str | bool | None) -> Search:
     """Return the search that the query parameters ask for, one for each filter. Raises: InvalidQuery."""
     return read_search(query)
 
 
-def query_facets(
+async def query_facets(
     facets: Annotated[
         str | None, Query(max_length=MAX_LENGTH, description=f"comma-separated: {', '.join(FACETS)}")
     ] = None,
@@ -499,7 +488,7 @@ def _form_parameters(row: Filter) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(name, _KEYWORD, default=own, annotation=annotation)
 
 
-def form_search(**fields: str | bool) -> Search:
+async def form_search(**fields: str | bool) -> Search:
     """Return the search that the form asks for. Raises: InvalidQuery."""
     ranges = [row for row in PARAMETERS if row.kind == "range"]
     return read_search(fields | {row.name: ",".join(_read_ends(row, fields)) for row in ranges})

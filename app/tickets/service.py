@@ -171,6 +171,8 @@ def find_copies(session: Session, rows: Iterable[Listing]) -> dict[int, str]:
     listings that are not yanked are ever named, whoever asks.
     """
     copies = [row for row in rows if row.is_copy]
+    if not copies:
+        return {}
     first_of: dict[str, Listing] = {}
     for name in ("digest", "fingerprint"):
         column = getattr(Listing, name)

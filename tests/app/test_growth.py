@@ -21,7 +21,7 @@ from app.db import Database, make_engine
 from app.tasks.boards import entries, frontier, leaderboard, references
 from app.tasks.service import list_tasks, sync_tasks
 from app.tickets.models import Listing
-from app.tickets.search import plans, results
+from app.tickets.search import conditions, plans, results
 from app.tickets.search.conditions import Search, read_search
 from app.tickets.search.results import search_tickets
 from app.tickets.service import find_copies, read_gauges
@@ -29,7 +29,7 @@ from benchmarks.registry import seed
 from tests.registry import EACH, Templates
 
 SIZES = (5_000, 20_000)
-BOUNDS = {plans: {"FEW": 20}, results: {"LOOKS": 100, "CHUNK": 60}}
+BOUNDS = {conditions: {"FEW": 20}, plans: {"FEW": 20}, results: {"LOOKS": 100, "CHUNK": 60}}
 LIMIT = 3
 MOST_GROWTH = 1.5  # of four times the listings
 FLOORS = {"sqlite": 20_000, "postgresql": 12_000}  # less than reading all of the greater table once

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
@@ -16,6 +17,7 @@ from app.accounts.models import Account
 from app.accounts.organisations.roles import may_see
 from app.evaluations.models import UNMEASURED
 from app.tickets.models import Listing, ListingGroup, TicketSketch, TicketTag
+from app.tickets.search.counts import find_groups
 from app.tickets.search.text import Words, words
 from nirvana.client.filters import FILTERS, PARSERS, RELEVANCE, SORTS, Range, parse_range
 from nirvana.errors import InvalidQuery, Problem
@@ -23,6 +25,8 @@ from nirvana.errors import InvalidQuery, Problem
 Column = InstrumentedAttribute[object]
 Chosen = str | bool | Range
 Row = type[Listing]
+FEW = 1000
+"""The most listings that are looked up first."""
 KNOWN_ORIGINS = ("attested", "sealed")
 MOST_SIMILAR = 100
 MOST_SHARING = 5000  # numbers of sketches that are looked at
@@ -82,6 +86,11 @@ class Search:
     def is_grouped(self) -> bool:
         """True where kept counts say how many listings there are."""
         return self.filters.keys() <= GROUPED.keys() | {"include_yanked"}
+
+    @property
+    def names_groups(self) -> bool:
+        """True where some groups alone, and not all of a task, have what it finds."""
+        return bool(self.filters.keys() & GROUPED.keys() - {"task"})
 
     def without(self, name: str) -> Search:
         """Return the search without a filter."""
@@ -160,6 +169,18 @@ class Terms:
                 yield from _compare(column_of(COLUMNS[name], row), value)
             else:
                 yield from CONDITIONS[name](self, row, str(value))
+
+    @cached_property
+    def groups(self) -> tuple[Sequence[int], int]:
+        """The ids of the groups that have what the search may find, at most FEW + 1, and their listings."""
+        return find_groups(self.session, self.of_group(), FEW + 1)
+
+    @cached_property
+    def listings(self) -> int:
+        """The number of listings of those groups."""
+        if self.search.names_groups:
+            return self.groups[1]
+        return find_groups(self.session, self.of_group(), 1)[1]
 
     def of_group(self) -> list[ColumnElement[bool]]:
         """Return the conditions of the groups that have what the search may find: the public ones and, where

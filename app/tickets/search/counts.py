@@ -187,7 +187,7 @@ def find_groups(
     session: Session, conditions: Iterable[ColumnElement[bool]], most: int
 ) -> tuple[Sequence[int], int]:
     """Return the ids of the groups that fulfil the conditions, at most so many, and their listings in all."""
-    there = (*conditions, ListingGroup.listings > 0)
-    ids = session.scalars(select(ListingGroup.id).where(*there).limit(most)).all()
-    total = session.scalar(select(func.sum(ListingGroup.listings)).where(*there)) if ids else 0
-    return ids, int(total or 0)
+    total = func.sum(ListingGroup.listings).over()
+    query = select(ListingGroup.id, total).where(*conditions, ListingGroup.listings > 0).limit(most)
+    rows = session.execute(query).all()
+    return [number for number, _ in rows], int(rows[0][1]) if rows else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVarTuple
+from typing import Any, NamedTuple, TypeVarTuple
 
 from sqlalchemy import (
     Boolean,
@@ -38,7 +38,8 @@ from app.pagination import SortValue
 from app.tickets.models import IS_PRIVATE, ORDERS, Listing, TicketTag, band_of_density
 from app.tickets.search.conditions import (
     COLUMNS,
-    GROUPED,
+    FEW,
+    Column,
     Row,
     Search,
     Terms,
@@ -46,18 +47,31 @@ from app.tickets.search.conditions import (
     find_owner,
     find_similar,
 )
-from app.tickets.search.counts import find_groups
 from app.tickets.search.text import ANYWHERE, Words
 from nirvana.client.filters import Range
 
 CHECKED = sorted({*COLUMNS.values(), *ORDERS, "kept_parameters"} - {"train_bytes"})
 CHECKED += ["id", "owner_id", "job_id", "visibility", "yanked_at", "quarantined_at", "is_copy"]
 """Columns that conditions look at."""
-FEW = 1000
 MOST_GROUPS = 32
 Columns = TypeVarTuple("Columns")
 Place = tuple[SortValue, int]
 """The sort value and the id of a row."""
+
+
+class Hit(NamedTuple):
+    """What a search reads of a listing that it finds; `place` is the value that the search goes by."""
+
+    id: int
+    place: SortValue
+    version: int
+    downloads: int
+    job_id: str | None
+
+
+def hit_of(column: str, row: Row = Listing) -> tuple[ColumnElement[Any] | Column, ...]:
+    """Return the columns of a hit, of a search that goes by a column."""
+    return row.id, column_of(column, row).label("place"), row.version, row.downloads, row.job_id
 
 
 @dataclass(frozen=True)
@@ -81,11 +95,11 @@ class Plan:
     ids: Sequence[int] | None = None
     parts: Parts | None = None
 
-    def top(self, limit: int, after: Place | None = None, *, backwards: bool = False) -> Sequence[int]:
-        """Return the ids of the first listings in the order of the search.
+    def top(self, limit: int, after: Place | None = None, *, backwards: bool = False) -> list[Hit]:
+        """Return the first hits in the order of the search.
 
         Args:
-            limit: the most ids.
+            limit: the most hits.
             after: the row that the ones before ended with.
             backwards: in the opposite order.
         """
@@ -94,9 +108,11 @@ class Plan:
         session, search = self.terms.session, self.terms.search
         step = _Step(search.column, search.descending != backwards, after, limit)
         if self.parts is not None:
-            return session.scalars(_merge(self.terms, self.parts, step)).all()
-        conditions = _walked(self.terms, Listing) if self.ids is None else self.checks(self.ids)
-        return session.scalars(step.apply(select(Listing.id).where(*conditions), Listing)).all()
+            query = _merge(self.terms, self.parts, step)
+        else:
+            conditions = _walked(self.terms, Listing) if self.ids is None else self.checks(self.ids)
+            query = step.apply(select(*hit_of(step.column)).where(*conditions), Listing)
+        return [Hit(*row) for row in session.execute(query)]
 
     def checks(self, ids: Sequence[int]) -> list[ColumnElement[bool]]:
         """Return the conditions of those of these listings that the search finds."""
@@ -162,8 +178,8 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
         yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
     if "similar_to" in filters:
         yield find_similar(session, str(filters["similar_to"]), terms.reader)
-    if filters.keys() & GROUPED.keys() - {"task"}:
-        groups, listings = find_groups(session, terms.of_group(), FEW + 1)
+    if terms.search.names_groups:
+        groups, listings = terms.groups
         if listings <= FEW:
             yield _first(session, Listing.group_id.in_(groups)) if groups else []
     for name, value in filters.items():
@@ -208,14 +224,13 @@ def _inside(value: object, least: float, most: float) -> float:
 
 def _groups(terms: Terms) -> Parts | None:
     """Return the groups of a search by equal values, where they are not many."""
-    if not terms.search.filters.keys() & GROUPED.keys() - {"task"}:
+    if not terms.search.names_groups or len(terms.groups[0]) > MOST_GROUPS:
         return None
-    groups, _ = find_groups(terms.session, terms.of_group(), MOST_GROUPS + 1)
-    return Parts("group_id", groups) if len(groups) <= MOST_GROUPS else None
+    return Parts("group_id", terms.groups[0])
 
 
-def _merge(terms: Terms, parts: Parts, step: _Step) -> Select[int]:
-    """Select the first ids of all parts from the first ones of each."""
+def _merge(terms: Terms, parts: Parts, step: _Step) -> Select[Any]:
+    """Select the first hits of all parts from the first ones of each."""
     part = values(name_column("value", Integer), name="part").data([(value,) for value in parts.values])
     listed = part.cte("part")
     one, other = aliased(Listing), aliased(Listing)
@@ -223,10 +238,11 @@ def _merge(terms: Terms, parts: Parts, step: _Step) -> Select[int]:
     last = replace(step, after=None)
     if terms.session.get_bind().dialect.name == "sqlite":
         top = step.apply(select(one.id).where(*conditions), one).correlate(listed)
-        return last.apply(select(other.id).select_from(listed).join(other, other.id.in_(top)), other)
-    columns = (one.id, column_of(step.column, one))
+        hits = select(*hit_of(step.column, other)).select_from(listed)
+        return last.apply(hits.join(other, other.id.in_(top)), other)
+    columns = (one.id, column_of(step.column, one), one.version, one.downloads, one.job_id)
     first = aliased(Listing, step.apply(select(*columns).where(*conditions), one).correlate(listed).lateral())
-    return last.apply(select(first.id).select_from(listed).join(first, true()), first)
+    return last.apply(select(*hit_of(step.column, first)).select_from(listed).join(first, true()), first)
 
 
 def _walked(terms: Terms, row: Row, leading: str | None = None) -> list[ColumnElement[bool]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, defer, joinedload
@@ -26,7 +26,7 @@ from app.tickets.search.conditions import (
     visible_to,
 )
 from app.tickets.search.counts import count_by, find_groups
-from app.tickets.search.plans import Plan, make_plan, newest
+from app.tickets.search.plans import Hit, Plan, hit_of, make_plan, newest
 from app.tickets.search.text import RANKS, Words
 from nirvana.verification.fingerprint import SKETCH
 
@@ -53,7 +53,22 @@ def search_tickets(
     cursor: str | None = None,
     facets: tuple[str, ...] = (),
 ) -> Page[Listing]:
-    """Return one page of the listings that match.
+    """Return one page of the listings that match, as `find_hits` does, with what a list shows of them."""
+    page = find_hits(session, search, reader=reader, limit=limit, cursor=cursor, facets=facets)
+    others = {one.name: getattr(page, one.name) for one in fields(page) if one.name != "rows"}
+    return Page(load(session, [hit.id for hit in page.rows]), **others)
+
+
+def find_hits(
+    session: Session,
+    search: Search,
+    *,
+    reader: Account | None = None,
+    limit: int = DEFAULT_LIMIT,
+    cursor: str | None = None,
+    facets: tuple[str, ...] = (),
+) -> Page[Hit]:
+    """Return one page of the hits of a search.
 
     Args:
         reader: whose private listings are searched as well.
@@ -74,8 +89,8 @@ def search_tickets(
     return replace(page, more=more, facets=counted, facets_are_exact=are_exact)
 
 
-def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Page[Listing]:
-    """Return the rows of a page, with the cursors of those around it."""
+def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Page[Hit]:
+    """Return the hits of a page, with the cursors of those around it."""
     search, start, backwards = plan.terms.search, None, False
     column = column_of(search.column)
     if cursor is not None:
@@ -88,11 +103,10 @@ def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Pag
         place = start and (start[1], start[2])
         ranked = dict.fromkeys(plan.top(limit + 1, place, backwards=backwards), 0)
 
-    def key(row: Listing) -> tuple[int, SortValue, int]:
-        return ranked[row.id], getattr(row, column.key), row.id
+    def key(hit: Hit) -> tuple[int, SortValue, int]:
+        return ranked[hit], hit.place, hit.id
 
-    rows = load(plan.terms.session, list(ranked))
-    return cut_both(rows, limit, bound_to, key, (cursor is not None, backwards))
+    return cut_both(list(ranked), limit, bound_to, key, (cursor is not None, backwards))
 
 
 def load(session: Session, ids: Sequence[int]) -> list[Listing]:
@@ -102,14 +116,14 @@ def load(session: Session, ids: Sequence[int]) -> list[Listing]:
     return [rows[number] for number in ids]
 
 
-def _find_ranked(plan: Plan, limit: int, after: Ranked | None, backwards: bool) -> dict[int, int]:
-    """Return hits of words, id -> rank: the best rank first, and the newest first in each.
+def _find_ranked(plan: Plan, limit: int, after: Ranked | None, backwards: bool) -> dict[Hit, int]:
+    """Return hits of words, hit -> rank: the best rank first, and the newest first in each.
 
     Args:
         after: the hit that the ones before ended with.
     """
     descending = plan.terms.search.descending != backwards
-    hits: dict[int, int] = {}
+    hits: dict[Hit, int] = {}
     for rank in RANKS if descending else reversed(RANKS):
         if after is not None and (rank < after[0] if descending else rank > after[0]):
             continue
@@ -120,7 +134,7 @@ def _find_ranked(plan: Plan, limit: int, after: Ranked | None, backwards: bool) 
     return hits
 
 
-def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: bool) -> list[int]:
+def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: bool) -> list[Hit]:
     """Return the first hits of a rank that are of no better one."""
     terms, session = plan.terms, plan.terms.session
     words = Words.of(session, str(terms.search.filters["q"]))
@@ -128,7 +142,7 @@ def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: b
     if rank > RANKS[0]:
         conditions.append(~words.is_in(Listing.id, rank - 1))
     order = Listing.id.desc() if descending else Listing.id
-    found: list[int] = []
+    found: list[Hit] = []
     while len(found) < limit:
         if plan.ids is not None:
             some, own = list(plan.ids), [words.is_in(Listing.id, rank)]
@@ -136,8 +150,9 @@ def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: b
         else:
             some = words.find(session, rank, most=CHUNK, after=after, descending=descending)
             own = []
-        query = select(Listing.id).where(Listing.id.in_(some), *own, *conditions)
-        found += session.scalars(query.order_by(order).limit(limit - len(found)))
+        query = select(*hit_of(terms.search.column)).where(Listing.id.in_(some), *own, *conditions)
+        rows = session.execute(query.order_by(order).limit(limit - len(found)))
+        found += [Hit(*row) for row in rows]
         if plan.ids is not None or len(some) < CHUNK:
             break
         after = some[-1]
@@ -152,7 +167,7 @@ def _count(plan: Plan, least: int) -> tuple[int, bool]:
     """
     terms = plan.terms
     if terms.reader is None and terms.search.is_grouped:
-        return find_groups(terms.session, terms.of_group(), 1)[1], True
+        return terms.listings, True
     rows, scale = _look(plan, ["id"])
     return max(least + 1, round(scale * len(rows))), scale == 1
 
@@ -212,9 +227,9 @@ def _look(plan: Plan, names: Sequence[str]) -> tuple[Sequence[Sequence[object]],
     return terms.session.execute(query).all(), scale
 
 
-def _count_more(plan: Plan, rows: Sequence[Listing]) -> Mapping[int, int]:
-    """Return, for each row that stands for a run of one job, how many others of the run match too."""
-    jobs = {row.job_id: row.id for row in rows if row.job_id is not None}
+def _count_more(plan: Plan, hits: Sequence[Hit]) -> Mapping[int, int]:
+    """Return, for each hit that stands for a run of one job, how many others of the run match too."""
+    jobs = {hit.job_id: hit.id for hit in hits if hit.job_id is not None}
     one = aliased(Listing)
     conditions = (one.job_id.in_(jobs), *plan.terms.of(one, without=("collapse",)))
     query = select(one.job_id, func.count()).where(*conditions).group_by(one.job_id)
