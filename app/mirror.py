@@ -26,13 +26,23 @@ from app.evaluations.signing import signed_key
 from app.problems import problem_response
 from app.settings import Settings
 from app.storage import Storage, make_storage
+from app.tasks.models import TaskRow
 from app.tickets.files.checking import CheckedTicket, check_file
 from app.tickets.files.serving import limits_of
 from app.tickets.models import Blob, Listing, TicketSketch, TicketTag, band_of_density
 from app.tickets.search.text import keep_words
 from app.tickets.service import mark_copies
 from app.transfers.models import Transfer
-from nirvana.client.mirror import Mirror, check_record, check_verdicts, full_name, read_object
+from nirvana.client.mirror import (
+    Mirror,
+    check_record,
+    check_task,
+    check_task_data,
+    check_verdicts,
+    full_name,
+    read_object,
+    task_key,
+)
 from nirvana.errors import DataDamaged, NirvanaError, ReadOnly
 from nirvana.format.ticket import MEDIA_TYPE
 
@@ -40,6 +50,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 STORING_NOTHING = ("/api/v1/tickets:lint", "/api/v1/architectures:check")
 _SAME = ("job_id", "origin", "tags", "card", "yank_reason", "yank_detail", "verdict", "protocol")
 _MEASURED = ("accuracy", "accuracy_gap", "replicates")
+_OF_TASK_ROW = ("owner", "data_bytes", "yanked_at", "yank_reason", "yank_detail", "removed_at")
 _INSTANTS = ("created_at", "yanked_at", "evaluated_at")
 
 
@@ -110,6 +121,8 @@ def fill(session: Session, storage: Storage, settings: Settings, mirror: Mirror)
     keys = read_object(mirror.folder / "keys.json")
     for key in keys["keys"]:
         session.merge(SigningKey(kid=key["kid"], jwk=key, created_at=utc_now()))
+    for task in mirror.tasks():
+        _add_task(session, mirror, task)
     for number, record in mirror.listings():
         ticket = record["ticket"]
         try:
@@ -126,11 +139,35 @@ def fill(session: Session, storage: Storage, settings: Settings, mirror: Mirror)
         session.flush()
 
 
-def _add_listing(session: Session, number: int, ticket: Json, checked: CheckedTicket) -> None:
-    owner = find_account(session, ticket["owner"])
+def _add_task(session: Session, mirror: Mirror, task: Json) -> None:
+    """Add a task that somebody made, its data checked again. Raises: DataDamaged."""
+    try:
+        check_task(task, task["name"])
+        if task["removed_at"] is None:
+            check_task_data(task, mirror.task_data(task).read_bytes())
+    except OSError as error:
+        raise DataDamaged(f"{task['name']}: {error}") from error
+    about = {name: _instant(task[name]) for name in ("yanked_at", "removed_at")}
+    about |= {name: task[name] for name in ("name", "yank_reason", "yank_detail")}
+    body = {name: value for name, value in task.items() if name not in _OF_TASK_ROW}
+    owner = _add_account(session, task["owner"])
+    stored = task["data_bytes"] or 0
+    session.add(
+        TaskRow(body=body, owner_id=owner.id, storage_key=task_key(task), stored_bytes=stored, **about)
+    )
+
+
+def _add_account(session: Session, name: str) -> Account:
+    owner = find_account(session, name)
     if owner is None:
-        owner = Account(name=ticket["owner"])
+        owner = Account(name=name)
         session.add(owner)
+        session.flush()
+    return owner
+
+
+def _add_listing(session: Session, number: int, ticket: Json, checked: CheckedTicket) -> None:
+    owner = _add_account(session, ticket["owner"])
     blob = {"digest": checked.file_digest, "size_bytes": checked.size_bytes, "media_type": MEDIA_TYPE}
     insert_all_absent(session, Blob, [blob | {"created_at": utc_now()}])
     session.flush()

@@ -5,7 +5,9 @@
     evaluations.jsonl    an evaluation a line, whole
     attestations.jsonl   an attestation a line
     transfers.jsonl      a transfer a line: a ticket measured on another task
-    blobs.txt            sha256 and key of every ticket file, as `sha256sum --check` reads it
+    tasks.jsonl          a task that somebody made here a line
+    blobs.txt            sha256 and key of every ticket's file and every such task's public examples, as
+                         `sha256sum --check` reads it
     keys.json            the public keys of signed verdicts
     tickets.parquet, evaluations.parquet   the same tables in columns, where pyarrow is installed
 
@@ -18,7 +20,7 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from app.evaluations.schemas import attestation_response, evaluation_response
 from app.evaluations.service import visible_to as evaluations_visible_to
 from app.evaluations.signing import list_keys
 from app.storage import Storage, ticket_key
+from app.tasks.schemas import TaskResponse
+from app.tasks.service import list_made, shown
 from app.tickets.models import Listing
 from app.tickets.schemas import TicketSummary, summary_of
 from app.tickets.search.conditions import visible_to
@@ -86,10 +90,12 @@ def write_dump(database: Database, folder: Path, registry: str) -> Json:
             "evaluations.jsonl": _write_lines(folder / "evaluations.jsonl", _evaluations(session)),
             "attestations.jsonl": _write_lines(folder / "attestations.jsonl", _attestations(session)),
             "transfers.jsonl": _write_lines(folder / "transfers.jsonl", _transfers(session)),
+            "tasks.jsonl": _write_lines(folder / "tasks.jsonl", _tasks(session)),
             "keys.json": 1,
         }
         (folder / "keys.json").write_text(json.dumps(list_keys(session)))
-    rows["blobs.txt"] = _write_blobs(folder)
+        data = {row.body["data_sha256"]: row.data_key for row in list_made(session) if not row.removed_at}
+    rows["blobs.txt"] = _write_blobs(folder, data)
     if importlib.util.find_spec("pyarrow") is not None:
         for table, columns in (("tickets", TICKET_COLUMNS), ("evaluations", EVALUATION_COLUMNS)):
             lines = _read_lines(folder / f"{table}.jsonl")
@@ -174,6 +180,11 @@ def _transfers(session: Session) -> Iterator[Json]:
         session.expunge_all()
 
 
+def _tasks(session: Session) -> Iterator[Json]:
+    for row in list_made(session):
+        yield TaskResponse(**shown(row, 0)).model_dump(mode="json", exclude={"tickets"})
+
+
 def _write_lines(path: Path, items: Iterable[Json]) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as file:
@@ -193,10 +204,15 @@ def _read_lines(path: Path) -> Iterator[Json]:
         yield from map(json.loads, file)
 
 
-def _write_blobs(folder: Path) -> int:
-    """Write each ticket file once, in order of its sha256."""
-    digests = sorted({str(ticket["file_sha256"]) for ticket in _read_lines(folder / "tickets.jsonl")})
-    lines = [f"{digest.removeprefix('sha256:')}  {ticket_key(digest)}\n" for digest in digests]
+def _write_blobs(folder: Path, data: Mapping[str, str]) -> int:
+    """Write each file once, in order of its sha256.
+
+    Args:
+        data: sha256 -> key, of what is no ticket.
+    """
+    digests = {str(ticket["file_sha256"]) for ticket in _read_lines(folder / "tickets.jsonl")}
+    keys = {digest.removeprefix("sha256:"): ticket_key(digest) for digest in digests} | data
+    lines = [f"{digest}  {key}\n" for digest, key in sorted(keys.items())]
     (folder / "blobs.txt").write_text("".join(lines))
     return len(lines)
 

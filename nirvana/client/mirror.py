@@ -1,19 +1,23 @@
-"""A copy of a registry in a folder: every public listing, its file, its verdicts and their signatures.
+"""A copy of a registry in a folder: every public listing, its file, its verdicts and their signatures, and
+the tasks that people made there, without their sealed rows.
 
     DIR/mirror.json                 the registry's address, and the serial of the last change that is here
     DIR/keys.json                   the public keys that its verdicts are signed with
     DIR/listings/7.json             listing number 7: {"ticket", "evaluations", "attestations", "transfers",
                                     "signed"}
     DIR/blobs/tickets/ab/ab....ticket   a ticket file, under the sha256 of its bytes
+    DIR/tasks/ada@flowers.json      the task ada/flowers
+    DIR/blobs/tasks/ab....npz       its public examples, under the sha256 of its name
 
 It follows the log of changes, page by page, and writes the serial after each page, so that a mirror that was
 killed goes on where it was. Nothing is kept that was not checked: files by their sha256 and by the ticket's
-digest, verdicts by their signatures.
+digest, verdicts by their signatures. Tasks are in no log: each run asks what has become of every one.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -26,8 +30,11 @@ from nirvana.errors import Conflict, DataDamaged, Gone, InvalidSignature, Invali
 from nirvana.errors import JsonObject as Json
 from nirvana.files import write_atomically
 from nirvana.format.ticket import Ticket
+from nirvana.tasks.own import SHARED_NAME
 
 FORMAT = "nirvana.mirror/1"
+HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
+TASK_KEY = 36  # digits, of a column of the service
 OnChange = Callable[[str], None]
 
 
@@ -38,6 +45,7 @@ class Counts:
     listings: int = 0
     files: int = 0
     verdicts: int = 0
+    tasks: int = 0
     removed: int = 0
     bytes: int = 0
 
@@ -59,7 +67,7 @@ class Mirror:
         Raises:
             Conflict: the folder mirrors another registry.
             InvalidTicket, InvalidSignature: the registry sent a file or a verdict that is not what it says.
-        DataDamaged: it sent names or numbers that are none.
+            DataDamaged: it sent names or numbers that are none, or other data of a task.
             NetworkError: the registry was not reached; call it again to go on.
         """
         serial = self._open(client.endpoint)
@@ -76,6 +84,7 @@ class Mirror:
             _write(self.folder / "keys.json", keys)
             _write(self.state_file, {"format": FORMAT, "registry": client.endpoint, "serial": serial})
             if not page["has_more"]:
+                self._take_tasks(client, on_change)
                 return serial
 
     @property
@@ -106,6 +115,15 @@ class Mirror:
         hexadecimal = digest.removeprefix("sha256:")
         return self.folder / "blobs" / "tickets" / hexadecimal[:2] / f"{hexadecimal}.ticket"
 
+    def tasks(self) -> Iterator[Json]:
+        """Yield the record of each task that somebody made, by name. Raises: DataDamaged."""
+        for path in sorted((self.folder / "tasks").glob("*.json")):
+            yield read_object(path)
+
+    def task_data(self, task: Json) -> Path:
+        """Return the path of a task's public examples."""
+        return self.folder / "blobs" / "tasks" / f"{task_key(task)}.npz"
+
     def check(self) -> Iterator[str]:
         """Read everything again; yield what is damaged, in words."""
         keys = read_object(self.folder / "keys.json")
@@ -116,6 +134,12 @@ class Mirror:
                 check_verdicts(record, keys)
             except (OSError, InvalidTicket, InvalidSignature) as error:
                 yield f"listing {number} ({name}): {error}"
+        for task in self.tasks():
+            try:
+                if task["removed_at"] is None:
+                    check_task_data(task, self.task_data(task).read_bytes())
+            except (OSError, DataDamaged) as error:
+                yield f"task {task['name']}: {error}"
 
     def _open(self, endpoint: str) -> int:
         if not self.state_file.exists():
@@ -142,6 +166,9 @@ class Mirror:
         self.counts.verdicts += len(record["signed"])
         self.counts.listings += 1
         _write(path, record)
+        for name in {record["ticket"]["task"], *(one["task"] for one in record["transfers"])}:
+            if SHARED_NAME.fullmatch(name) and not self._task_file(name).exists():
+                self._take_task(client, name)
 
     def _keep_file(self, client: Client, ticket: Json) -> None:
         """Download a ticket's file, unless it is here and intact."""
@@ -156,6 +183,59 @@ class Mirror:
         write_atomically(path, content)
         self.counts.files += 1
         self.counts.bytes += len(content)
+
+    def _take_tasks(self, client: Client, on_change: OnChange) -> None:
+        """Take over every task that somebody made: those that are listed, and of those that are here what has
+        become of them."""
+        listed = [str(task["name"]) for task in client.tasks() if task["owner"] is not None]
+        for name in dict.fromkeys([*listed, *(str(task["name"]) for task in self.tasks())]):
+            if not SHARED_NAME.fullmatch(name):
+                raise DataDamaged(f"the registry sent the task {name[:100]!r}, expected owner/name")
+            if self._take_task(client, name):
+                on_change(f"task {name}")
+
+    def _take_task(self, client: Client, name: str) -> bool:
+        """Take a task over as it is now, its data first; return True where something changed."""
+        shown = client.task(name)
+        task = {field: value for field, value in shown.items() if field not in ("references", "tickets")}
+        check_task(task, name)
+        path, data = self._task_file(name), self.task_data(task)
+        if task["removed_at"] is not None:  # data that should not be there
+            self.counts.removed += data.exists()
+            data.unlink(missing_ok=True)
+        elif not data.exists():
+            content = client.download_task(name)
+            check_task_data(task, content)
+            write_atomically(data, content)
+            self.counts.files += 1
+            self.counts.bytes += len(content)
+        if path.exists() and read_object(path) == task:
+            return False
+        self.counts.tasks += 1
+        _write(path, task)
+        return True
+
+    def _task_file(self, name: str) -> Path:
+        return self.folder / "tasks" / f"{name.replace('/', '@')}.json"
+
+
+def task_key(task: Json) -> str:
+    """Return the name of a task's file of public examples, without its suffix."""
+    return sha256(str(task["name"]).encode()).hexdigest()[:TASK_KEY]
+
+
+def check_task(task: Json, name: str) -> None:
+    """Check the names of a task's record. Raises: DataDamaged."""
+    if task["name"] != name or not HEXADECIMAL.fullmatch(str(task["data_sha256"])):
+        found = f"{task['name']!r} with the data {task['data_sha256']!r}"
+        raise DataDamaged(f"the registry sent the task {found}, expected {name}")
+
+
+def check_task_data(task: Json, content: bytes) -> None:
+    """Check that these are the bytes of a task's public examples. Raises: DataDamaged."""
+    found, expected = sha256(content).hexdigest(), task["data_sha256"]
+    if found != expected:
+        raise DataDamaged(f"the data of {task['name']} have the sha256 {found}, expected {expected}")
 
 
 def read_listing(client: Client, name: str) -> Json:

@@ -10,15 +10,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy.orm import Session
 
 from app.accounts.service import create_account, find_account
 from app.changes.service import list_changes
-from app.db import Database
+from app.db import Database, utc_now
 from app.dumps import writing
 from app.dumps.writing import MANIFEST, find_dump_file, list_dumps, store_dump, write_dump
 from app.storage import Storage
+from app.tasks.models import TaskRow
+from app.tasks.service import describe
 from app.tickets.publishing import Publication, publish_ticket
 from app.transfers.service import record_transfer
+from nirvana import tasks
 from nirvana.errors import NotFound, StorageFull
 from tests.factories import make_ticket
 from tests.jobs.test_transfer import FOUND
@@ -36,6 +40,18 @@ def publish(database: Database, storage: Storage, seed: int, visibility: str = "
     return ticket.digest
 
 
+def add_task(session: Session, storage: Storage, name: str) -> TaskRow:
+    """List a task of ada's, whose data are its name."""
+    ada, data = find_account(session, "ada"), name.encode()
+    assert ada is not None
+    body = describe(tasks.get("digits"))
+    body |= {"name": name, "data_sha256": hashlib.sha256(data).hexdigest()}
+    row = TaskRow(name=name, body=body, owner_id=ada.id, storage_key=name.replace("/", "-"))
+    storage.put(row.data_key, data)
+    session.add(row)
+    return row
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -49,10 +65,20 @@ def test_a_dump_holds_all_that_is_public_and_nothing_else(
         measure(session, digests[0], VERDICT)
         for number, digest in enumerate((*private, digests[1])):
             record_transfer(session, digest=digest, measured=FOUND, job_id=f"j{number}")
+        add_task(session, storage, "ada/flowers")
+        add_task(session, storage, "ada/gone").removed_at = utc_now()
     folder = tmp_path / "dump"
     manifest = write_dump(database, folder, WHERE)
     tickets = read_lines(folder / "tickets.jsonl")
     assert [ticket["digest"] for ticket in tickets] == digests
+    made = read_lines(folder / "tasks.jsonl")
+    assert [(one["name"], one["removed_at"] is None) for one in made] == [
+        ("ada/flowers", True),
+        ("ada/gone", False),
+    ]
+    assert [line for line in (folder / "blobs.txt").read_text().splitlines() if "tasks/" in line] == [
+        f"{hashlib.sha256(b'ada/flowers').hexdigest()}  tasks/ada-flowers.npz"
+    ]
     assert [ticket["verdict"] for ticket in tickets] == ["WINNING", None]
     assert [one["arms"] for one in read_lines(folder / "evaluations.jsonl")] == [VERDICT["arms"]]
     assert [one["name"] for one in read_lines(folder / "transfers.jsonl")] == ["ada/t2"]

@@ -18,6 +18,7 @@ from nirvana.client.mirror import Mirror
 from nirvana.client.rest import Client
 from nirvana.errors import Conflict, DataDamaged, InvalidTicket, NotFound
 from tests.factories import as_stored, make_ticket
+from tests.http.test_tasks import made
 from tests.jobs.test_transfer import FOUND
 from tests.registry import VERDICT, Registry, make_settings, measure, problem, run_registry
 
@@ -27,7 +28,7 @@ NAMES = ["ada/t0", "ada/t1", "bob/t2", "bob/copy", "ada/stored"]
 
 @pytest.fixture
 def source(each_registry: Registry) -> Registry:
-    """A registry with verdicts, a copy, a yanked listing, a card, and a private one."""
+    """A registry with verdicts, a copy, a yanked listing, a card, a private one, and tasks."""
     registry = each_registry
     for number, owner in enumerate(("ada", "ada", "bob")):
         assert registry.publish(TICKETS[number].to_bytes(), f"t{number}", by=owner).status_code == 201
@@ -40,6 +41,11 @@ def source(each_registry: Registry) -> Registry:
         record_transfer(session, digest=TICKETS[0].digest, measured=FOUND, job_id="j1")
     body = {"reason": "superseded", "detail": "by t1"}
     assert registry.http.post("/api/v1/tickets/ada/t0/yank", json=body, headers=registry.bearer()).is_success
+    for name in ("flowers", "hidden", "gone"):
+        made(registry, name)
+    yank = registry.http.post("/api/v1/tasks/ada/hidden/yank", json=body, headers=registry.bearer())
+    remove = registry.http.delete("/api/v1/tasks/ada/gone", headers=registry.bearer())
+    assert (yank.status_code, remove.status_code) == (200, 204)
     card = {"card": "# Found on a laptop", "tags": ["small"]}
     assert registry.http.patch("/api/v1/tickets/ada/t1", json=card, headers=registry.bearer()).is_success
     return registry
@@ -95,6 +101,13 @@ def test_a_served_mirror_answers_as_its_registry_does(
             "/similar",
         )
         paths += [f"/api/v1/tickets/{name}{path}" for path in rest]
+    paths += [
+        "/api/v1/tasks",
+        "/api/v1/tasks/ada/flowers",
+        "/api/v1/tasks/ada/flowers/data",
+        "/api/v1/tasks/ada/flowers/leaderboard",
+        "/api/v1/tasks/mnist",
+    ]
     verdicts = read(source.http, "/api/v1/tickets/ada/t1/verifications")["items"]
     paths += [f"/api/v1/tickets/ada/t1/verifications/{one['id']}/signed" for one in verdicts]
     assert len(verdicts) == 1
@@ -104,6 +117,38 @@ def test_a_served_mirror_answers_as_its_registry_does(
         problem(served.http.get("/api/v1/tickets/ada/secret"), 404, "not-found")
         changes = read(served.http, "/api/v1/changes")["items"]
         assert {change["listing"] for change in changes} == {1, 2, 3, 4, 5}
+
+
+def test_a_task_stays_in_a_mirror_with_what_becomes_of_it(
+    source: Registry, client: Client, mirror: Mirror, tmp_path: Path
+) -> None:
+    mirror.follow(client)
+    assert [task["name"] for task in mirror.tasks()] == ["ada/flowers"]
+    assert list(mirror.check()) == []
+    again = Mirror(mirror.folder)
+    again.follow(client)
+    assert (again.counts.tasks, again.counts.files) == (0, 0)
+    data = mirror.task_data(next(mirror.tasks()))
+    data.write_bytes(data.read_bytes()[:-1])
+    assert [line for line in mirror.check() if line.startswith("task ada/flowers: the data")]
+    with pytest.raises(DataDamaged, match="the data of ada/flowers have"):
+        settings_of(mirror, tmp_path)
+    data.unlink()
+    again.follow(client)
+    assert list(again.check()) == []
+    body = {"reason": "license"}
+    source.http.post("/api/v1/tasks/ada/flowers/yank", json=body, headers=source.bearer())
+    again.follow(client)
+    assert (again.counts.tasks, next(mirror.tasks())["yank_reason"]) == (1, "license")
+    assert data.exists()
+    source.http.delete("/api/v1/tasks/ada/flowers", headers=source.bearer())
+    again.follow(client)
+    assert (again.counts.tasks, next(mirror.tasks())["removed_at"] is None) == (2, False)
+    assert not data.exists(), "data that was taken away is not spread further"
+    path = "/api/v1/tasks/ada/flowers"
+    with run_registry(settings_of(mirror, tmp_path)) as served:
+        problem(served.http.get(f"{path}/data"), 410, "gone")
+        assert read(served.http, path) == read(source.http, path)
 
 
 def test_a_mirror_takes_no_writes_and_says_where_to(
@@ -138,7 +183,7 @@ def test_a_mirror_that_was_stopped_midway_goes_on(client: Client, mirror: Mirror
     assert mirror.counts.files == 2
     again = Mirror(mirror.folder)
     again.follow(client)
-    assert again.counts.files == 2  # of four: t0 and copy have one, and two were here
+    assert again.counts.files == 3  # t0 and copy have one, two were here; and the data of a task
     assert again.counts.listings == 5
     assert list(again.check()) == []
     third = Mirror(mirror.folder)
@@ -232,6 +277,9 @@ class LyingClient(Client):
             page["items"][0][self.place] = self.value
         return page
 
+    def tasks(self, owner: str | None = None) -> Iterator[dict[str, Any]]:
+        yield from ([{"name": self.value, "owner": "ada"}] if self.place == "task" else super().tasks(owner))
+
     def ticket(self, name: str) -> dict[str, Any]:
         shown = super().ticket(name)
         return shown | {self.place: self.value} if self.place in shown else shown
@@ -246,6 +294,7 @@ class LyingClient(Client):
         ("digest", "sha256:evil"),
         ("name", "../evil"),
         ("has_more", True),
+        ("task", "ada/../../evil"),
     ],
 )
 def test_a_registry_that_lies_writes_and_removes_nothing_outside(
