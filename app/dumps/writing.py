@@ -211,7 +211,7 @@ def _write_blobs(folder: Path, data: Mapping[str, str]) -> int:
         data: sha256 -> key, of what is no ticket.
     """
     digests = {str(ticket["file_sha256"]) for ticket in _read_lines(folder / "tickets.jsonl")}
-    keys = {digest.removeprefix("sha256:"): ticket_key(digest) for digest in digests} | data
+    keys = {digest.removeprefix("sha256:"): ticket_key(digest) for digest in digests} | dict(data)
     lines = [f"{digest}  {key}\n" for digest, key in sorted(keys.items())]
     (folder / "blobs.txt").write_text("".join(lines))
     return len(lines)
