@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _fill_state(app, settings)
-    problems.install(app, max_body_bytes=settings.max_body_bytes)
+    problems.install(app, max_body_bytes=settings.max_body_bytes, refusal_seconds=settings.refusal_seconds)
     pages.install(app)
     _include(app)
     openapi.describe(app)

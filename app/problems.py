@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from asyncio import sleep
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 
@@ -20,7 +21,16 @@ from app.db import Json
 from app.openapi import allowed_methods
 from app.pages import render, wants_page
 from nirvana import errors
-from nirvana.errors import Invalid, Malformed, NirvanaError, Problem, StorageFull, TooLarge, Unavailable
+from nirvana.errors import (
+    Invalid,
+    Malformed,
+    NirvanaError,
+    Problem,
+    RateLimited,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+)
 
 log = logging.getLogger("nirvana.app")
 MEDIA_TYPE = "application/problem+json"
@@ -141,11 +151,18 @@ def database_error(error: OperationalError | PoolTimeout) -> NirvanaError:
     return Unavailable("The database is busy or cannot be reached; nothing was written. Try again.")
 
 
-def install(app: FastAPI, *, max_body_bytes: int) -> None:
-    """Answer every exception of `app` with a problem document."""
+def install(app: FastAPI, *, max_body_bytes: int, refusal_seconds: float) -> None:
+    """Answer every exception of `app` with a problem document.
+
+    Args:
+        refusal_seconds: that a stranger waits for the answer that there is no room: who asks again as soon as
+            he is refused would keep the service busy with refusing him.
+    """
 
     async def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, NirvanaError)
+        if isinstance(error, RateLimited | Unavailable) and getattr(request.state, "sender", None) is None:
+            await sleep(refusal_seconds)
         return problem_response(request, error)
 
     async def on_validation(request: Request, error: Exception) -> Response:

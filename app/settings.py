@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(
         default=200, ge=1, description="of one address, unless it is a trusted proxy's"
     )
+    refusal_seconds: float = Field(
+        default=1, ge=0, le=30, description="without a token, `too many` and `no room` are said so late"
+    )
     max_streams: int = Field(default=500, ge=1, description="event streams that a process serves at once")
     max_streams_per_caller: int = Field(default=20, ge=1, description="of one person or address")
 

@@ -126,6 +126,7 @@ def make_settings(home: Path, **fields: Any) -> Settings:
     """Settings of a test's own home, whatever the environment says."""
     defaults: dict[str, Any] = {"database_url": f"sqlite:///{home / 'nirvana.db'}"}
     defaults |= {"blob_url": (home / "blobs").as_uri(), "log_level": "warning", "check_processes": 0}
+    defaults["refusal_seconds"] = 0
     return Settings.model_validate({"home": home} | defaults | fields)
 
 

@@ -18,6 +18,7 @@ from limits import parse
 from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from app import problems
 from app.limits.counters import SqliteCounters, make_counters
 from app.limits.rates import ACTIONS, RATES, Payer, read_rates
 from app.limits.service import Limiter, Line, Places
@@ -55,6 +56,26 @@ def test_searches_of_an_address_are_bounded_and_every_answer_says_what_is_left(
     assert registry.http.get("/api/v1/").status_code == 200, "another action"
     assert registry.http.get(TICKETS, headers=from_address("198.51.100.7")).status_code == 200
     assert registry.http.get(TICKETS, headers=registry.bearer()).status_code == 200, "a person of her own"
+
+
+def test_a_stranger_who_is_refused_is_told_so_later_and_a_person_at_once(
+    make_registry: MakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(problems, "sleep", note)
+    rates = {"search.address": "1/hour", "search.account": "1/hour"}
+    registry = make_registry(rates=rates, refusal_seconds=0.25)
+    for headers, expected in (({}, [0.25]), (registry.bearer(), [0.25])):
+        answers = [registry.http.get(TICKETS, headers=headers) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert waited == expected
+    assert registry.http.get("/api/v1/tickets/ada/none").status_code == 404
+    registry.http.get("/api/v1/account", headers={"Authorization": "Bearer nvn_guess"})
+    assert waited == [0.25]
 
 
 def test_an_ipv6_customer_is_one_address_and_a_mapped_address_is_the_one_it_maps(
