@@ -17,18 +17,22 @@ from typing import Any, ClassVar
 
 from sqlalchemy import (
     CheckConstraint,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
     Engine,
     Executable,
+    Integer,
     MetaData,
     Row,
     String,
     Table,
+    any_,
     create_engine,
     event,
     inspect,
+    literal,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -280,6 +284,16 @@ def add_to_count(session: Session, model: type[Base], change: int, **key: object
     statement = insert(model).values(number=change, **key)
     number = model.__table__.c.number + statement.excluded.number
     session.execute(statement.on_conflict_do_update(index_elements=list(key), set_={"number": number}))
+
+
+def is_among(
+    session: Session, column: InstrumentedAttribute[Any], numbers: Sequence[int]
+) -> ColumnElement[bool]:
+    """Return the condition that a column has one of some numbers: on PostgreSQL with all of them in one
+    parameter, because a thousand of them cost its driver more than the question costs the database."""
+    if _dialect(session) == "postgresql":
+        return column == any_(literal(list(numbers), postgresql.ARRAY(Integer)))
+    return column.in_(numbers)
 
 
 def constraint_of(error: IntegrityError) -> str:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from statistics import NormalDist, fmean, stdev
 
 from sqlalchemy import ColumnElement, Integer, literal, select, text
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import Session, aliased
 
-from app.db import Json
+from app.db import Json, is_among
 from app.evaluations.service import Measured, headlines
 from app.pagination import Page
 from app.tasks.service import get_row
 from app.tickets.models import ON_BOARD, ORIGINS, Listing, ListingGroup
 from app.tickets.search.conditions import Search
 from app.tickets.search.counts import SHOWN, count_by
-from app.tickets.search.results import search_tickets
+from app.tickets.search.results import load, search_tickets
 from nirvana.verification.protocol import BASELINES, CONTROLS, REFERENCE
 
 CLASSES = 320  # of kept weights: up to 2^40
@@ -139,14 +139,15 @@ def frontier(session: Session, name: str, *, brought_in: bool = False) -> list[E
     get_row(session, name)
     origins = ORIGINS if brought_in else KNOWN
     ids = [number for origin in origins for number in _best_of_classes(session, name, origin)]
-    query = select(Listing).where(Listing.id.in_(ids)).options(joinedload(Listing.owner))
-    rows = sorted(session.scalars(query), key=lambda row: (row.kept, -row.sort_accuracy, row.id))
-    best, front = -math.inf, list[Listing]()
-    for row in rows:
-        if row.sort_accuracy > best:
-            best = row.sort_accuracy
-            front.append(row)
-    return entries(session, front)
+    query = select(Listing.id, Listing.sort_accuracy).where(is_among(session, Listing.id, ids))
+    best, front = -math.inf, list[int]()
+    for number, accuracy in session.execute(
+        query.order_by(Listing.kept, Listing.sort_accuracy.desc(), Listing.id)
+    ):
+        if accuracy > best:
+            best = accuracy
+            front.append(number)
+    return entries(session, load(session, front))
 
 
 def _best_of_classes(session: Session, task: str, origin: str) -> Sequence[int]:
@@ -165,19 +166,21 @@ def references(session: Session, name: str) -> list[Json]:
     tickets first, the pool of its reference recipe, as its newest listing's verification shows it."""
     verified = (*SHOWN, ListingGroup.task == name, ListingGroup.verdict != "")
     networks = count_by(session, "architecture_name", verified, MOST_NETWORKS)
-    newest = [_find_newest(session, (*verified, ListingGroup.architecture_name == one)) for one in networks]
-    rows = [row for row in newest if row is not None]
+    newest = _find_newest(session, (*verified, ListingGroup.architecture_name.in_(networks)))
+    found = {row.id: row for row in load(session, list(newest.values()))}
+    rows = [found[newest[network]] for network in networks if network in newest]
     measured = headlines(session, (row.exam_key for row in rows))
     return [shown for row in rows if (shown := _reference(row, measured.get(row.exam_key)))]
 
 
-def _find_newest(session: Session, conditions: Iterable[ColumnElement[bool]]) -> Listing | None:
-    """Return the newest listing of some groups."""
-    groups = session.scalars(select(ListingGroup.id).where(*conditions, ListingGroup.listings > 0)).all()
-    newest = (Listing.created_at.desc(), Listing.id.desc())
-    of_each = [select(Listing).where(Listing.group_id == one).order_by(*newest).limit(1) for one in groups]
-    rows = [row for query in of_each if (row := session.scalars(query).first()) is not None]
-    return max(rows, key=lambda row: (row.created_at, row.id), default=None)
+def _find_newest(session: Session, conditions: Iterable[ColumnElement[bool]]) -> dict[str, int]:
+    """Return network -> the id of its newest listing, of the groups with these conditions."""
+    newest = select(Listing.id).where(Listing.group_id == ListingGroup.id).correlate(ListingGroup)
+    newest = newest.order_by(Listing.created_at.desc(), Listing.id.desc()).limit(1)
+    of_each = select(newest.scalar_subquery().label("id")).where(*conditions).subquery()
+    order = (Listing.created_at, Listing.id)
+    query = select(Listing.architecture_name, Listing.id).join(of_each, of_each.c.id == Listing.id)
+    return dict(session.execute(query.order_by(*order)).all())  # the last one of each is the newest
 
 
 def _reference(row: Listing, of: Measured | None) -> Json | None:

@@ -33,6 +33,7 @@ from sqlalchemy.sql.operators import custom_op
 
 from app.accounts.models import Account
 from app.accounts.organisations.roles import list_owner_ids
+from app.db import is_among
 from app.evaluations.models import band_of_accuracy
 from app.pagination import SortValue
 from app.tickets.models import IS_PRIVATE, ORDERS, Listing, TicketTag, band_of_density
@@ -116,7 +117,8 @@ class Plan:
 
     def checks(self, ids: Sequence[int]) -> list[ColumnElement[bool]]:
         """Return the conditions of those of these listings that the search finds."""
-        return [Listing.id.in_(ids), *_without_index(self.terms, self.terms.of(Listing))]
+        is_one = is_among(self.terms.session, Listing.id, ids)
+        return [is_one, *_without_index(self.terms, self.terms.of(Listing))]
 
 
 @dataclass(frozen=True)
@@ -181,15 +183,19 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
     if terms.search.names_groups:
         groups, listings = terms.groups
         if listings <= FEW:
-            yield _first(session, Listing.group_id.in_(groups)) if groups else []
+            yield _first(session, is_among(session, Listing.group_id, groups)) if groups else []
     for name, value in filters.items():
         if isinstance(value, Range) and COLUMNS[name] in ORDERS and COLUMNS[name] != terms.search.column:
-            yield _in_range(terms, name)
+            yield from _in_range(terms, name)
 
 
-def _in_range(terms: Terms, name: str) -> Sequence[int]:
+def _in_range(terms: Terms, name: str) -> Iterator[Sequence[int]]:
+    """Yield what a range lets through, unless that is more than FEW, as it often is."""
     names = {name, "task"} & terms.search.filters.keys()
-    return _first(terms.session, *terms.of_filters(Listing, names))
+    conditions = list(terms.of_filters(Listing, names))
+    one_more = select(Listing.id).where(*conditions).order_by(column_of(COLUMNS[name])).offset(FEW).limit(1)
+    if terms.session.scalar(one_more) is None:
+        yield _first(terms.session, *conditions)
 
 
 def _first(session: Session, *conditions: ColumnElement[bool]) -> Sequence[int]:

@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, aliased, defer, joinedload
 
 from app.accounts.models import Account
+from app.db import is_among
 from app.pagination import DEFAULT_LIMIT, Page, SortValue, binding, cut_both, read_cursor
 from app.tickets.models import Listing, ListingGroup
 from app.tickets.search.conditions import (
     FACETS,
     MOST_SIMILAR,
+    Row,
     Search,
     column_of,
     count_shared,
@@ -31,7 +33,7 @@ from app.tickets.search.text import RANKS, Words
 from nirvana.verification.fingerprint import SKETCH
 
 MAX_FACET_VALUES = 50
-LOOKS = 2000
+LOOKS = 1000
 CHUNK = 300
 MOST_EDGES = 200
 MOST_ID = 2**31 - 1  # that PostgreSQL's column holds
@@ -111,7 +113,7 @@ def _read_page(plan: Plan, bound_to: str, limit: int, cursor: str | None) -> Pag
 
 def load(session: Session, ids: Sequence[int]) -> list[Listing]:
     """Return the listings of these ids, in their order, with what a list shows of them."""
-    query = select(Listing).where(Listing.id.in_(ids)).options(*NARROW)
+    query = select(Listing).where(is_among(session, Listing.id, ids)).options(*NARROW)
     rows = {row.id: row for row in session.scalars(query)}
     return [rows[number] for number in ids]
 
@@ -150,7 +152,8 @@ def _of_rank(plan: Plan, rank: int, limit: int, after: int | None, descending: b
         else:
             some = words.find(session, rank, most=CHUNK, after=after, descending=descending)
             own = []
-        query = select(*hit_of(terms.search.column)).where(Listing.id.in_(some), *own, *conditions)
+        is_some = is_among(session, Listing.id, some)
+        query = select(*hit_of(terms.search.column)).where(is_some, *own, *conditions)
         rows = session.execute(query.order_by(order).limit(limit - len(found)))
         found += [Hit(*row) for row in rows]
         if plan.ids is not None or len(some) < CHUNK:
@@ -168,8 +171,9 @@ def _count(plan: Plan, least: int) -> tuple[int, bool]:
     terms = plan.terms
     if terms.reader is None and terms.search.is_grouped:
         return terms.listings, True
-    rows, scale = _look(plan, ["id"])
-    return max(least + 1, round(scale * len(rows))), scale == 1
+    _, conditions, scale = _look(plan)
+    hits = terms.session.scalar(select(func.count()).where(*conditions)) or 0
+    return max(least + 1, round(scale * hits)), scale == 1
 
 
 def _count_facets(
@@ -190,41 +194,42 @@ def _count_values(plan: Plan, names: Sequence[str]) -> tuple[dict[str, dict[str,
     """Count the hits of each value of these facets, the most frequent ones first; True where it is exact."""
     terms, keys = plan.terms, [FACETS[name] for name in names]
     if terms.reader is None and terms.search.is_grouped:
-        conditions = [(*terms.of_group(), column_of(key, ListingGroup) != "") for key in keys]
+        of_group = terms.of_group()
         counts = [
-            count_by(terms.session, key, some, MAX_FACET_VALUES)
-            for key, some in zip(keys, conditions, strict=True)
+            count_by(terms.session, key, (*of_group, column_of(key, ListingGroup) != ""), MAX_FACET_VALUES)
+            for key in keys
         ]
         return dict(zip(names, counts, strict=True)), True
-    rows, scale = _look(plan, keys)
-    counters = [Counter(value for value in column if value is not None) for column in zip(*rows, strict=True)]
-    return {
-        name: _scale(counter, scale)
-        for name, counter in zip(names, counters or [Counter[object]()] * len(names), strict=True)
-    }, scale == 1
+    row, conditions, scale = _look(plan)
+    columns = [column_of(key, row) for key in keys]
+    query = select(*columns, func.count()).where(*conditions).group_by(*columns)
+    counters = {name: Counter[object]() for name in names}
+    for *values, count in terms.session.execute(query):
+        for name, value in zip(names, values, strict=True):
+            counters[name][value] += count
+    return {name: _scale(counter, scale) for name, counter in counters.items()}, scale == 1
 
 
 def _scale(counter: Counter[object], scale: float) -> dict[str, int]:
-    order = sorted(counter.items(), key=lambda item: (-item[1], str(item[0])))
+    known = [item for item in counter.items() if item[0] is not None]
+    order = sorted(known, key=lambda item: (-item[1], str(item[0])))
     return {str(value): round(scale * number) for value, number in order[:MAX_FACET_VALUES]}
 
 
-def _look(plan: Plan, names: Sequence[str]) -> tuple[Sequence[Sequence[object]], float]:
-    """Read columns of all hits, or of those among the newest LOOKS listings (of the task).
+def _look(plan: Plan) -> tuple[Row, Sequence[ColumnElement[bool]], float]:
+    """Return the rows to count hits among: all hits, or those among the newest LOOKS listings (of the task).
 
     Returns:
-        the rows, and the number of listings that each one that was looked at stands for.
+        the rows, the conditions of a hit among them, and the number of listings that each one stands for.
     """
     terms = plan.terms
     if plan.ids is not None:
-        query = select(*(column_of(name) for name in names)).where(*plan.checks(plan.ids))
-        return terms.session.execute(query).all(), 1.0
+        return Listing, plan.checks(plan.ids), 1.0
     task = terms.search.filters.get("task")
     is_of = () if task is None else (ListingGroup.task == task,)
     scale = max(1.0, find_groups(terms.session, is_of, 1)[1] / LOOKS)
     row = newest(None if task is None else str(task), LOOKS)
-    query = select(*(column_of(name, row) for name in names)).where(*terms.of(row))
-    return terms.session.execute(query).all(), scale
+    return row, terms.of(row), scale
 
 
 def _count_more(plan: Plan, hits: Sequence[Hit]) -> Mapping[int, int]:
