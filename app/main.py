@@ -34,7 +34,7 @@ from app.jobs.routes import pages as job_pages
 from app.jobs.routes import router as jobs
 from app.jobs.streams import JobWatch
 from app.limits.service import Connections, Limiter, Line, Places
-from app.middleware import RequestMiddleware
+from app.middleware import RequestMiddleware, RoomGate
 from app.mirror import ReadOnlyGate
 from app.moderation.routes import router as moderation
 from app.settings import Settings
@@ -163,6 +163,9 @@ def _add_layers(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(
         FileGate, downloads=app.state.downloads, storage=app.state.storage, exits=exits_of(settings)
     )
+    checks = {"/api/v1/tickets:lint": app.state.linter.refuse_crowd}
+    checks |= dict.fromkeys(("/api/v1/accounts", "/sign-up", "/sign-in"), app.state.passwords.check)
+    app.add_middleware(RoomGate, checks=checks, refusal_seconds=settings.refusal_seconds)
     if settings.mirror_of:
         app.add_middleware(ReadOnlyGate)
     app.add_middleware(RequestMiddleware, metrics=app.state.metrics, settings=settings)

@@ -7,15 +7,18 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import internal_error
+from app.problems import internal_error, problem_response
 from app.settings import Settings
 from app.telemetry import Metrics
+from nirvana.errors import Unavailable
 
 log = logging.getLogger("nirvana.app")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -102,6 +105,41 @@ class RequestMiddleware:
         extra = _fields(scope, request_id) | {"status": status, "seconds": round(seconds, 4)}
         level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
         log.log(level, "request", extra=extra)
+
+
+class RoomGate:
+    """The layer that refuses strangers what there is no room for, before their request costs what any does:
+    some thousands of refusals would else keep a process from answering others.
+
+    Args:
+        checks: path of a POST -> what raises Unavailable when there is no room.
+        refusal_seconds: as in `app.problems.install`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, checks: Mapping[str, Callable[[], None]], refusal_seconds: float
+    ) -> None:
+        self.app, self.checks, self.refusal_seconds = app, checks, refusal_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        check = self.checks.get(scope["path"]) if is_post else None
+        if check is None or _is_known(scope):
+            await self.app(scope, receive, send)
+            return
+        try:
+            check()
+        except Unavailable as error:
+            scope["route"] = SimpleNamespace(path=scope["path"])  # for the metrics
+            await asyncio.sleep(self.refusal_seconds)
+            await problem_response(Request(scope), error)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _is_known(scope: Scope) -> bool:
+    """Tell whether a request shows a token or a session, right or wrong."""
+    return any(name in (b"authorization", b"cookie") for name, _ in scope["headers"])
 
 
 def _headers_alone(receive: Receive, send: Send) -> tuple[Receive, Send]:

@@ -25,6 +25,7 @@ from app.limits.service import Limiter, Line, Places
 from app.main import PAGES
 from app.server import serve
 from app.settings import Settings
+from app.tickets.files.checking import Checker
 from nirvana.errors import Invalid, RateLimited, Unavailable
 from tests.factories import make_ticket
 from tests.http.conftest import MakeRegistry
@@ -310,6 +311,29 @@ def test_a_line_is_not_endless() -> None:
 
     anyio.run(crowd)
     assert sorted(answers) == [0, 1, 2]
+
+
+def test_strangers_are_refused_what_there_is_no_room_for_before_anything_else(
+    make_registry: MakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise Unavailable("Others wait already.", retry_after_seconds=2)
+
+    monkeypatch.setattr(Checker, "refuse_crowd", refuse)
+    monkeypatch.setattr(Line, "check", refuse)
+    registry = make_registry()
+    for path in ("/api/v1/tickets:lint", "/api/v1/accounts", "/sign-up", "/sign-in"):
+        answer = registry.http.post(path, content=b"x")
+        problem(answer, 503, "unavailable")
+        assert answer.headers["retry-after"] == "2"
+        assert "ratelimit" not in answer.headers, "nobody counted it"
+    headers = {"Content-Type": TICKET_TYPE} | registry.bearer()
+    answer = registry.http.post("/api/v1/tickets:lint", content=b"x", headers=headers)
+    problem(answer, 503, "unavailable")
+    assert "ratelimit" in answer.headers, "a person goes on to the route, which has no room either"
+    assert registry.http.get("/sign-in").status_code == 200
+    metrics = registry.http.get("/metrics").text
+    assert 'nirvana_requests_total{method="POST",route="/api/v1/tickets:lint",status="503"} 2.0' in metrics
 
 
 def test_the_threads_of_a_line_may_give_way_to_those_who_answer() -> None:
