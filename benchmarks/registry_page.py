@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -61,10 +62,12 @@ def lists(asked: Asked) -> None:
     """Every list query of the published set, at each size on each database."""
     times: dict[str, dict[str, tuple[float, float]]] = {}
     for size in asked.sizes:
-        for kind in asked.databases:
-            with tempfile.TemporaryDirectory() as folder, registry.database(kind, Path(folder)) as url:
-                registry.seed(url, Path(folder), size)
-                with registry.serving(url, Path(folder), NIRVANA_LIMITS="off") as client:
+        with ExitStack() as stack:
+            homes = {kind: Path(stack.enter_context(tempfile.TemporaryDirectory())) for kind in asked.databases}
+            urls = {kind: stack.enter_context(registry.database(kind, home)) for kind, home in homes.items()}
+            _seed_side_by_side(urls, homes, size)
+            for kind in asked.databases:
+                with registry.serving(urls[kind], homes[kind], NIRVANA_LIMITS="off") as client:
                     name = f"{kind}, {size:,}"
                     times[name] = registry.measure(client, size, asked.repeats)
                     print(f"{name}: {_resident(client):.0f} MiB resident afterwards.  ")
@@ -78,6 +81,12 @@ def lists(asked: Asked) -> None:
             cells.append(f"{p50:.1f} / {mark}{p95:.1f}{mark}")
         print(row([query, *cells]))
     print("\nGoals for p95: " + ", ".join(f"{kind} {goal:.0f} ms" for kind, goal in GOALS.items()) + ".")
+
+
+def _seed_side_by_side(urls: Mapping[str, str], homes: Mapping[str, Path], size: int) -> None:
+    with ProcessPoolExecutor(len(urls), multiprocessing.get_context("spawn")) as pool:
+        for seeding in [pool.submit(registry.seed, urls[kind], homes[kind], size) for kind in urls]:
+            seeding.result()
 
 
 def _resident(client: httpx.Client) -> float:
