@@ -18,7 +18,7 @@ from app.tickets.search.plans import Hit
 from app.tickets.search.results import load
 from app.tickets.service import find_copies
 
-KEPT = 8192  # of about 800 bytes
+KEPT = 4096  # of about 800 bytes
 _NO_ITEMS = b'{"items":[]'
 
 
