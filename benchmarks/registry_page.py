@@ -63,7 +63,8 @@ def lists(asked: Asked) -> None:
     times: dict[str, dict[str, tuple[float, float]]] = {}
     for size in asked.sizes:
         with ExitStack() as stack:
-            homes = {kind: Path(stack.enter_context(tempfile.TemporaryDirectory())) for kind in asked.databases}
+            folders = {kind: tempfile.TemporaryDirectory() for kind in asked.databases}
+            homes = {kind: Path(stack.enter_context(folder)) for kind, folder in folders.items()}
             urls = {kind: stack.enter_context(registry.database(kind, home)) for kind, home in homes.items()}
             _seed_side_by_side(urls, homes, size)
             for kind in asked.databases:

@@ -105,3 +105,26 @@ def assert_by_index(plan: list[str]) -> None:
         line for line in plan if "SCAN ticket" in line and not re.search("USING|VIRTUAL TABLE INDEX", line)
     ]
     assert not whole, plan
+
+
+def test_a_rare_word_spares_the_database_all_hits_of_a_common_one(
+    database: Database, storage: Storage
+) -> None:
+    with database.write() as session:
+        ada = create_account(session, "ada")
+        for seed in range(3):
+            ticket = make_ticket(seed=seed, description="a unicorn" if seed == 1 else "a horse")
+            publish_ticket(session, storage, ticket.to_bytes(), Publication(ada, f"t{seed}"))
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if re.match(r"SELECT (rowid|ticket_id)\s+FROM ticket_text", statement):
+            asked.append(str(parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    with database.read() as session:
+        page = search_tickets(session, Search({"q": "unicorn ada"}, sort="accuracy"))
+        assert [row.name for row in page.rows] == ["t1"]
+        assert (len(asked), "unicorn" in asked[0], "ada" in asked[0]) == (1, True, False)
+        assert not search_tickets(session, Search({"q": "unicorn horse"})).rows
+    event.remove(database.engine, "before_cursor_execute", note)

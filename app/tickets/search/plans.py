@@ -177,7 +177,9 @@ def _few(terms: Terms) -> Iterator[Sequence[int]]:
         query = select(TicketTag.ticket_id).where(TicketTag.tag == str(filters["tag"]))
         yield session.scalars(query.limit(FEW + 1)).all()
     if "q" in filters:
-        yield Words.of(session, str(filters["q"])).find(session, ANYWHERE, most=FEW + 1)
+        words = Words.of(session, str(filters["q"]))
+        yield from (one.find(session, ANYWHERE, most=FEW + 1) for one in words.likely_rare())
+        yield words.find(session, ANYWHERE, most=FEW + 1)
     if "similar_to" in filters:
         yield find_similar(session, str(filters["similar_to"]), terms.reader)
     if terms.search.names_groups:

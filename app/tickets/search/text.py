@@ -35,6 +35,7 @@ from app.tickets.models import Listing
 
 MAX_WORD_LENGTH = 40
 MAX_PROSE_WORDS = 5000
+MOST_TRIED = 3  # words by themselves
 RANKS = (1, 2, 3)
 ANYWHERE = 3
 _WORD = re.compile(r"[^\W_]+")
@@ -94,6 +95,12 @@ class Words:
     @classmethod
     def of(cls, session: Session, query: str) -> Words:
         return cls(tuple(_words_of(query)), _is_sqlite(session))
+
+    def likely_rare(self) -> Iterator[Words]:
+        """Yield the words by themselves that are likely to be in few listings: of several, the longest ones,
+        the last ones first. A rare one spares the database all hits of the common ones."""
+        order = sorted(self.words, key=len)[::-1] if len(self.words) > 1 else []
+        yield from (Words((word,), self.is_sqlite) for word in order[:MOST_TRIED])
 
     def find(
         self, session: Session, rank: int, *, most: int, after: int | None = None, descending: bool = True
