@@ -187,7 +187,7 @@ class Mirror:
     def _take_tasks(self, client: Client, on_change: OnChange) -> None:
         """Take over every task that somebody made: those that are listed, and of those that are here what has
         become of them."""
-        listed = [str(task["name"]) for task in client.tasks() if task["owner"] is not None]
+        listed = [str(task["name"]) for task in client.tasks() if task.get("owner") is not None]
         for name in dict.fromkeys([*listed, *(str(task["name"]) for task in self.tasks())]):
             if not SHARED_NAME.fullmatch(name):
                 raise DataDamaged(f"the registry sent the task {name[:100]!r}, expected owner/name")
