@@ -145,7 +145,7 @@ def test_a_search_publishes_for_an_organisation_until_its_asker_may_not(arena: A
     assert job.state == "succeeded", job.reason
     assert job.result is not None
     assert job.result["tickets"] == ["lab/found-00", "lab/found-01"]
-    job_id = arena.submit(name="lab/more", recipe={"steps": 3000, "evaluate_every": 100})
+    job_id = arena.submit(name="lab/more", recipe={"steps": 20_000, "evaluate_every": 100})
     arena.wait_for_point(job_id, level=0)
     with arena.database.write() as session:
         session.execute(delete(Membership))
