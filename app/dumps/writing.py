@@ -20,7 +20,7 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def write_dump(database: Database, folder: Path, registry: str) -> Json:
             "keys.json": 1,
         }
         (folder / "keys.json").write_text(json.dumps(list_keys(session)))
-        data = {row.body["data_sha256"]: row.data_key for row in list_made(session) if not row.removed_at}
+        data = {(row.body["data_sha256"], row.data_key) for row in list_made(session) if not row.removed_at}
     rows["blobs.txt"] = _write_blobs(folder, data)
     if importlib.util.find_spec("pyarrow") is not None:
         for table, columns in (("tickets", TICKET_COLUMNS), ("evaluations", EVALUATION_COLUMNS)):
@@ -204,15 +204,15 @@ def _read_lines(path: Path) -> Iterator[Json]:
         yield from map(json.loads, file)
 
 
-def _write_blobs(folder: Path, data: Mapping[str, str]) -> int:
+def _write_blobs(folder: Path, data: Set[tuple[str, str]]) -> int:
     """Write each file once, in order of its sha256.
 
     Args:
-        data: sha256 -> key, of what is no ticket.
+        data: sha256 and key of each that is no ticket.
     """
     digests = {str(ticket["file_sha256"]) for ticket in _read_lines(folder / "tickets.jsonl")}
-    keys = {digest.removeprefix("sha256:"): ticket_key(digest) for digest in digests} | dict(data)
-    lines = [f"{digest}  {key}\n" for digest, key in sorted(keys.items())]
+    files = {(digest.removeprefix("sha256:"), ticket_key(digest)) for digest in digests} | data
+    lines = [f"{digest}  {key}\n" for digest, key in sorted(files)]
     (folder / "blobs.txt").write_text("".join(lines))
     return len(lines)
 

@@ -195,8 +195,14 @@ class Mirror:
                 on_change(f"task {name}")
 
     def _take_task(self, client: Client, name: str) -> bool:
-        """Take a task over as it is now, its data first; return True where something changed."""
-        shown = client.task(name)
+        """Take a task over as it is now, its data first; return True where something changed. A ticket may
+        name a task that nobody made, or whose data go just now."""
+        try:
+            return self._keep_task(client, name, client.task(name))
+        except (NotFound, Gone):
+            return False
+
+    def _keep_task(self, client: Client, name: str, shown: Json) -> bool:
         task = {field: value for field, value in shown.items() if field not in ("references", "tickets")}
         check_task(task, name)
         path, data = self._task_file(name), self.task_data(task)

@@ -151,6 +151,15 @@ def test_a_task_stays_in_a_mirror_with_what_becomes_of_it(
         assert read(served.http, path) == read(source.http, path)
 
 
+def test_a_ticket_for_a_task_that_nobody_made_stops_no_mirror(registry: Registry, mirror: Mirror) -> None:
+    published = registry.publish(make_ticket(task="eve/none").to_bytes(), "odd", by="eve")
+    assert published.status_code == 201, published.text
+    with Client(registry.url, token="") as client:
+        mirror.follow(client)
+    assert [record["ticket"]["task"] for _, record in mirror.listings()] == ["eve/none"]
+    assert list(mirror.tasks()) == []
+
+
 def test_a_mirror_takes_no_writes_and_says_where_to(
     source: Registry, client: Client, mirror: Mirror, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from tests.registry import VERDICT, Registry, measure
 
 TICKET = make_ticket()
 ROOT = ("root", "admin")
-FIRST, COPY = "/api/v1/tickets/ada/first", "/api/v1/tickets/bob/copy"
+FIRST = "/api/v1/tickets/ada/first"
 Change = Callable[[Registry], object]
 
 
